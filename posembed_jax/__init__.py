@@ -1,0 +1,31 @@
+"""Token and position embeddings for JAX: exact, in memory that the positions need, with Flax faces.
+
+`posembed_jax.linen` and `posembed_jax.nnx` are imported on their own; nothing here imports Flax.
+"""
+
+from posembed_jax import masks as masks
+from posembed_jax import positions as positions
+from posembed_jax.attention import KVCache as KVCache
+from posembed_jax.attention import attend as attend
+from posembed_jax.scheme import Additive as Additive
+from posembed_jax.scheme import Bias as Bias
+from posembed_jax.scheme import Bound as Bound
+from posembed_jax.scheme import ContentBias as ContentBias
+from posembed_jax.scheme import DistanceBias as DistanceBias
+from posembed_jax.scheme import Initializer as Initializer
+from posembed_jax.scheme import Rotation as Rotation
+from posembed_jax.scheme import Scheme as Scheme
+from posembed_jax.scheme import init as init
+from posembed_jax.scheme import normal as normal
+from posembed_jax.schemes.absolute import LearnedPositions as LearnedPositions
+from posembed_jax.schemes.absolute import Sinusoidal as Sinusoidal
+from posembed_jax.schemes.distance import ALiBi as ALiBi
+from posembed_jax.schemes.distance import T5Bias as T5Bias
+from posembed_jax.schemes.distance import alibi_slopes as alibi_slopes
+from posembed_jax.schemes.rotary import RoPE as RoPE
+from posembed_jax.schemes.rotary import permute_layout as permute_layout
+from posembed_jax.schemes.rotary import rotate as rotate
+from posembed_jax.tokens import embed as embed
+from posembed_jax.tokens import logits as logits
+
+__version__ = "0.1.0"

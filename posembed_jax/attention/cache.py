@@ -1,0 +1,93 @@
+"""The KV cache: keys and values of the tokens so far, with where they stand, as one immutable pytree."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posembed_jax import checks
+from posembed_jax.positions import cache_overflows, check_cache
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KVCache:
+    """Keys (already rotated) and values of the tokens so far. Every row has its own length.
+
+    Attributes:
+        keys, values: `[B, S, K, D]`, S the capacity.
+        positions: int32 `[B, S]`, where each cached token stands.
+        segment_ids: int32 `[B, S]`, its document; 0 where the slot is empty.
+        lengths: int32 `[B]`, how many tokens were appended. More than S means that some were not stored.
+
+    >>> import posembed_jax as pe
+    >>> pe.KVCache.empty(batch=2, capacity=16, heads=4, dim=8).keys.shape
+    (2, 16, 4, 8)
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    positions: jax.Array
+    segment_ids: jax.Array
+    lengths: jax.Array
+
+    @classmethod
+    def empty(cls, *, batch: int, capacity: int, heads: int, dim: int, dtype: Any = jnp.float32) -> KVCache:
+        """A cache for `capacity` tokens a row and `heads` key heads of `dim` channels."""
+        for name, value in (("batch", batch), ("capacity", capacity), ("heads", heads), ("dim", dim)):
+            checks.integer_setting(name, value)
+        return cls(
+            keys=jnp.zeros((batch, capacity, heads, dim), dtype),
+            values=jnp.zeros((batch, capacity, heads, dim), dtype),
+            positions=jnp.zeros((batch, capacity), jnp.int32),
+            segment_ids=jnp.zeros((batch, capacity), jnp.int32),
+            lengths=jnp.zeros((batch,), jnp.int32),
+        )
+
+    @property
+    def capacity(self) -> int:
+        return self.keys.shape[1]
+
+    @property
+    def overflow(self) -> jax.Array:
+        """boolean `[B]`: whether tokens of this row were appended past the capacity, and so not stored."""
+        return self.lengths > self.capacity
+
+    def next_positions(self, segment_ids: jax.Array) -> jax.Array:
+        """Where new tokens stand when rows go on counting: int32 `[B, T]` for segment_ids `[B, T]`, 0 = padding."""
+        real = segment_ids != 0
+        return self.lengths[:, None] + jnp.maximum(jnp.cumsum(real, axis=1, dtype=jnp.int32) - 1, 0)
+
+    def append(self, keys: jax.Array, values: jax.Array, positions: jax.Array, segment_ids: jax.Array) -> KVCache:
+        """The cache with the new tokens behind those of each row. Padding (segment id 0) is left out.
+
+        keys, values `[B, T, K, D]`, positions and segment_ids int32 `[B, T]`. Any T: a prompt, a chunk of one, a token.
+        Tokens past the capacity: a `ValueError` when that can be told now; under jit they are not stored, nothing is
+        overwritten, and `overflow` says so (`positions.check_cache` is the checkify guard).
+        """
+        batch, _, heads, dim = self.keys.shape
+        needs = f"[B, T, K, D] as the cache, whose keys are {checks.describe(self.keys)}"
+        checks.shape("keys", keys, (batch, None, heads, dim), needs)
+        checks.shape("values", values, keys.shape, needs)
+        for name, x in (("positions", positions), ("segment_ids", segment_ids)):
+            checks.shape(name, x, keys.shape[:2], f"int32 [B, T], that is {list(keys.shape[:2])}")
+        real = segment_ids != 0
+        new = jnp.sum(real, axis=1, dtype=jnp.int32)
+        if checks.is_concrete(cache_overflows(self.lengths, new, self.capacity)):
+            check_cache(self.lengths, new, self.capacity)
+        slots = jnp.where(real, self.next_positions(segment_ids), self.capacity)  # padding goes out of range: dropped
+        rows = jnp.arange(batch)[:, None]
+
+        def store(old: jax.Array, x: jax.Array) -> jax.Array:
+            return old.at[rows, slots].set(x.astype(old.dtype), mode="drop")
+
+        return KVCache(
+            keys=store(self.keys, keys),
+            values=store(self.values, values),
+            positions=store(self.positions, positions),
+            segment_ids=store(self.segment_ids, segment_ids),
+            lengths=self.lengths + new,
+        )

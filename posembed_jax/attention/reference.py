@@ -1,0 +1,47 @@
+"""Attention as it is defined. Every other implementation is tested against this one."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from posembed_jax.attention.inputs import Inputs
+
+
+def attend(inputs: Inputs) -> jax.Array:
+    """`softmax(scale query key^T + bias, where mask) value`, with the [B, N, T, S] logits and weights in memory."""
+    query, key, value = inputs.query, inputs.key, inputs.value
+    batch, heads, queries, keys = inputs.logits_shape()
+    shared = heads // key.shape[2]  # query heads that share a key head
+    precision = inputs.precision
+    if precision is None and query.dtype == jnp.float32:
+        precision = lax.Precision.HIGHEST  # the default is bfloat16 on a TPU
+
+    grouped = query.reshape(batch, queries, key.shape[2], shared, -1)
+    logits = jnp.einsum("btkgd,bskd->bkgts", grouped, key, precision=precision, preferred_element_type=jnp.float32)
+    logits = inputs.scale * logits.reshape(batch, heads, queries, keys)
+    if (bias := inputs.bias_values()) is not None:
+        logits = logits + bias
+    if inputs.logits_soft_cap is not None:
+        logits = inputs.logits_soft_cap * jnp.tanh(logits / inputs.logits_soft_cap)
+
+    weights = softmax(logits, inputs.mask_values())
+    if inputs.dropout_key is not None:
+        keep = 1.0 - inputs.dropout_rate
+        shape = (1, 1, queries, keys) if inputs.broadcast_dropout else weights.shape
+        weights = jnp.where(jax.random.bernoulli(inputs.dropout_key, keep, shape), weights / keep, 0.0)
+
+    weights = weights.astype(value.dtype).reshape(batch, -1, shared, queries, keys)
+    out = jnp.einsum("bkgts,bskd->btkgd", weights, value, precision=precision, preferred_element_type=jnp.float32)
+    return out.reshape(batch, queries, heads, -1).astype(query.dtype)
+
+
+def softmax(logits: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """float32 softmax over the last axis, where mask; a row with nothing to attend is zero, and so is its gradient."""
+    if mask is not None:
+        logits = jnp.where(mask, logits, -jnp.inf)
+    peak = lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True, initial=jnp.finfo(logits.dtype).min))
+    weights = jnp.exp(logits - peak)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    return weights / jnp.where(total > 0.0, total, 1.0)

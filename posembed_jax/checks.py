@@ -1,0 +1,120 @@
+"""The door of every public function: shapes and dtypes are chex assertions, settings and values are `ValueError`s.
+
+Every message names the argument, what came, what is needed and the remedy.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def describe(x: Any) -> str:
+    """`float32[2, 5]` for an array, its type and value for anything else."""
+    if hasattr(x, "shape") and hasattr(x, "dtype"):
+        return f"{x.dtype}{list(x.shape)}"
+    return f"{type(x).__name__} {x!r}"
+
+
+def is_concrete(x: Any) -> bool:
+    """Whether the values can be read now: not under jit, vmap or grad, and all on this host."""
+    return not isinstance(x, jax.core.Tracer) and getattr(x, "is_fully_addressable", True)
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """What sums and products of this floating dtype are done in: float32, or float64 for float64."""
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
+def array(name: str, x: Any, needs: str) -> None:
+    """Refuses what is not an array (a list, a number, a Flax variable)."""
+    if not isinstance(x, jax.Array | np.ndarray):
+        raise TypeError(f"{name} is {describe(x)}; it needs to be {needs}: pass a jax or numpy array.")
+
+
+def rank(name: str, x: Any, ranks: Collection[int], needs: str) -> None:
+    array(name, x, needs)
+    chex.assert_rank(
+        x, set(ranks), custom_message=f"{name} is {describe(x)}; it needs to be {needs}.", include_default_message=False
+    )
+
+
+def shape(name: str, x: Any, expected: Sequence[int | None], needs: str) -> None:
+    """`None` stands for any size."""
+    array(name, x, needs)
+    chex.assert_shape(
+        x,
+        tuple(expected),
+        custom_message=f"{name} is {describe(x)}; it needs to be {needs}.",
+        include_default_message=False,
+    )
+
+
+def floating(name: str, x: Any, needs: str) -> None:
+    array(name, x, needs)
+    chex.assert_type(
+        x, float, custom_message=f"{name} is {describe(x)}; it needs to be {needs}.", include_default_message=False
+    )
+
+
+def boolean(name: str, x: Any, needs: str) -> None:
+    array(name, x, needs)
+    chex.assert_type(
+        x,
+        bool,
+        custom_message=f"{name} is {describe(x)}; it needs to be {needs}: True = attend; `mask > 0` makes one.",
+        include_default_message=False,
+    )
+
+
+def integers(name: str, x: Any, needs: str) -> jax.Array:
+    """`x` as int32: any integer array whose every value fits, by its dtype or because it can be read on the host."""
+    if isinstance(x, int | list | tuple):
+        x = np.asarray(x)
+    array(name, x, needs)
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        remedy = "an int32 array; positions and ids are never cast to the activation dtype, which merges neighbours"
+        raise TypeError(f"{name} is {describe(x)}; it needs to be {needs}: pass {remedy}.")
+    if x.dtype.itemsize > 4 or x.dtype == jnp.uint32:
+        host = isinstance(x, np.ndarray)
+        if not host or (x.size and (x.min() < -(2**31) or x.max() >= 2**31)):
+            raise TypeError(f"{name} is {describe(x)}; it needs to be {needs}: cast it with `.astype(jnp.int32)`.")
+    return jnp.asarray(x, jnp.int32)
+
+
+def positions(name: str, x: Any, *, fractional: bool = False, ranks: Collection[int] = (1, 2)) -> jax.Array:
+    """Positions as int32, or float32 where the scheme was told `fractional=True`."""
+    needs = "int32 positions [T] or [B, T]"
+    if fractional and hasattr(x, "dtype") and x.dtype == jnp.float32:
+        x = jnp.asarray(x)
+    elif fractional and hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} is {describe(x)}; fractional positions need to be float32: narrower floats merge neighbours."
+        )
+    else:
+        hint = "" if fractional else " (float32 with `fractional=True`, in schemes that have it)"
+        x = integers(name, x, needs + hint)
+    rank(name, x, ranks, needs)
+    return x
+
+
+def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; it needs to be one of {', '.join(map(repr, choices))}.")
+
+
+def integer_setting(name: str, value: Any, minimum: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+        raise ValueError(f"{name} is {value!r}; it needs to be a Python int of at least {minimum}.")
+
+
+def number_setting(name: str, value: Any, above: float = 0.0) -> None:
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(float(value))
+    if not real or value <= above:
+        raise ValueError(f"{name} is {value!r}; it needs to be a finite Python number above {above:g}.")

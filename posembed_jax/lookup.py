@@ -1,0 +1,64 @@
+"""Rows of a learned table: the one gather that serves tokens, learned positions and bias tables.
+
+Casting a table to bfloat16 before the gather makes its gradient accumulate in bfloat16, where a row that is used 4,096
+times gets 256. Here rows are gathered first and cast after, and the gradient accumulates in float32 whatever the
+table's own dtype.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import checkify
+
+from posembed_jax import checks
+
+OUT_OF_RANGE = ("error", "clip", "checkify")
+
+
+def rows(
+    table: jax.Array, indices: jax.Array, *, name: str, out_of_range: str = "error", out_sharding: Any = None
+) -> jax.Array:
+    """`table[indices]` in float32: table `[V, F]`, indices int32 `[...]` -> `[..., F]`. Negative indices never wrap.
+
+    out_of_range: what an index outside 0 ... V - 1 does.
+        "error": `ValueError` when the indices are concrete, a row of NaN when they are traced;
+        "clip": the nearest row;
+        "checkify": a `checkify.check`, for a function wrapped in `checkify.checkify`.
+    out_sharding: of the result, needed where the mesh is Explicit.
+    """
+    checks.one_of("out_of_range", out_of_range, OUT_OF_RANGE)
+    size = table.shape[0]
+    if out_of_range != "clip" and checks.is_concrete(indices):
+        values = np.asarray(indices)
+        if values.size and (values.min() < 0 or values.max() >= size):
+            raise ValueError(
+                f"{name} go from {values.min()} to {values.max()}, but the table has rows 0 to {size - 1}: "
+                f"correct them, make the table longer, or pass out_of_range='clip'."
+            )
+    if out_of_range == "checkify":
+        lowest, highest = jnp.min(indices), jnp.max(indices)
+        message = name + " go from {lowest} to {highest}, outside the table's rows 0 to {last}"
+        inside = (lowest >= 0) & (highest < size)
+        checkify.check(inside, message, lowest=lowest, highest=highest, last=jnp.int32(size - 1))
+    return _gather(table, indices, "clip" if out_of_range == "clip" else "fill", out_sharding)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _gather(table: jax.Array, indices: jax.Array, mode: str, out_sharding: Any) -> jax.Array:
+    rows = table.at[indices].get(mode=mode, fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=out_sharding)
+    return rows.astype(checks.compute_dtype(rows.dtype))
+
+
+@_gather.defjvp
+def _gather_jvp(mode, out_sharding, primals, tangents):
+    table, indices = primals
+    table_dot = tangents[0].astype(checks.compute_dtype(table.dtype))  # transposed: a float32 scatter-add
+    rows_dot = table_dot.at[indices].get(
+        mode=mode, fill_value=0, wrap_negative_indices=False, out_sharding=out_sharding
+    )
+    return _gather(table, indices, mode, out_sharding), rows_dot

@@ -1,0 +1,67 @@
+"""Who may attend to whom: boolean `[..., T, S]`, True = attend, as functions of positions and segment ids.
+
+Every mask takes `[T]` and `[S]`, or `[B, T]` and `[B, S]`. Combine them with `&`.
+"""
+
+from __future__ import annotations
+
+import jax
+
+from posembed_jax import checks
+from posembed_jax.scheme import check_pair
+
+
+def causal(query_positions: jax.Array, key_positions: jax.Array) -> jax.Array:
+    """`mask[t, s] = key_positions[s] <= query_positions[t]`.
+
+    >>> import jax.numpy as jnp
+    >>> causal(jnp.array([1]), jnp.array([0, 1, 2])).tolist()
+    [[True, True, False]]
+    """
+    query_positions, key_positions = check_pair(query_positions, key_positions)
+    return key_positions[..., None, :] <= query_positions[..., :, None]
+
+
+def window(query_positions: jax.Array, key_positions: jax.Array, size: int | tuple[int, int]) -> jax.Array:
+    """`mask[t, s] = -left <= key_positions[s] - query_positions[t] <= right`.
+
+    size: `(left, right)`, or one int for both. A causal sliding window of w tokens, the token itself included (the
+    `sliding_window` of transformers), is `(w - 1, 0)`.
+
+    >>> import jax.numpy as jnp
+    >>> window(jnp.array([2]), jnp.array([0, 1, 2, 3]), (1, 0)).tolist()
+    [[False, True, True, False]]
+    """
+    left, right = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
+    checks.integer_setting("window", left, minimum=0)
+    checks.integer_setting("window", right, minimum=0)
+    query_positions, key_positions = check_pair(query_positions, key_positions)
+    distance = key_positions[..., None, :] - query_positions[..., :, None]
+    return (distance >= -left) & (distance <= right)
+
+
+def segment(query_segment_ids: jax.Array, key_segment_ids: jax.Array) -> jax.Array:
+    """`mask[t, s] = query_segment_ids[t] == key_segment_ids[s] != 0`: the same document, and no padding.
+
+    >>> import jax.numpy as jnp
+    >>> segment(jnp.array([2, 0]), jnp.array([1, 2, 0])).tolist()
+    [[False, True, False], [False, False, False]]
+    """
+    queries = checks.integers("query_segment_ids", query_segment_ids, "int32 segment ids [T] or [B, T]")
+    keys = checks.integers("key_segment_ids", key_segment_ids, "int32 segment ids [S] or [B, S]")
+    checks.rank("query_segment_ids", queries, {1, 2}, "int32 segment ids [T] or [B, T]")
+    checks.shape("key_segment_ids", keys, (*queries.shape[:-1], None), "[S] or [B, S], batched as query_segment_ids is")
+    keys = keys[..., None, :]
+    return (queries[..., :, None] == keys) & (keys != 0)
+
+
+def padding(key_mask: jax.Array) -> jax.Array:
+    """`mask[t, s] = key_mask[s]`, for every query: `[..., 1, S]`.
+
+    >>> import jax.numpy as jnp
+    >>> padding(jnp.array([[True, False]])).tolist()
+    [[[True, False]]]
+    """
+    checks.boolean("key_mask", key_mask, "boolean [S] or [B, S]")
+    checks.rank("key_mask", key_mask, {1, 2}, "boolean [S] or [B, S]")
+    return key_mask[..., None, :]

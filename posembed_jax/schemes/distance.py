@@ -1,0 +1,154 @@
+"""Biases that depend on the distance `key position - query position` alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posembed_jax import checks, lookup
+from posembed_jax.scheme import Arrays, DistanceBias, Initializer, normal
+
+
+def t5_thresholds(buckets: int, max_distance: int) -> list[int]:
+    """The smallest distance in each bucket after the first, for one direction.
+
+    Distances below `exact = buckets // 2` have a bucket each. Bucket `exact + j` begins where
+    `log(distance / exact) / log(max_distance / exact) * (buckets - exact) = j`, which is found in integers, as
+    `distance^(buckets - exact) >= exact^(buckets - exact - j) * max_distance^j`: no logarithm to round.
+    """
+    exact = buckets // 2
+    spread = buckets - exact
+    thresholds = list(range(1, exact + 1))
+    distance = exact
+    for j in range(1, spread):
+        while distance**spread < exact ** (spread - j) * max_distance**j:
+            distance += 1
+        thresholds.append(distance)
+    return thresholds
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class T5Bias(DistanceBias):
+    """A learned value for each head and bucket of distances; buckets widen with the distance.
+
+        bias[n, t, s] = table[n, bucket(key_positions[s] - query_positions[t])]
+
+    Args:
+        heads: N.
+        buckets: B, for both directions together.
+        max_distance: from here on all distances share the last bucket.
+        bidirectional: True in an encoder, where keys after the query have half of the buckets; False in a decoder,
+            where they share the bucket of distance 0 (and are masked). There is no default: the two differ silently.
+        stddev: of the normal initializer.
+
+    Params: `{"table": [heads, buckets]}` (transformers and Mesh TensorFlow store `[buckets, heads]`, T5X this).
+
+    T5 does not divide its logits by sqrt(D): use it with `attend(..., scale=1.0)` for T5 weights.
+
+    >>> import jax, posembed_jax as pe
+    >>> scheme = pe.T5Bias(heads=4, bidirectional=True)
+    >>> scheme.bind(pe.init(scheme, jax.random.key(0)))(pe.positions.arange(3), pe.positions.arange(5)).shape
+    (4, 3, 5)
+
+    Source: https://arxiv.org/abs/1910.10683, section 2.1.
+    """
+
+    heads: int
+    buckets: int = 32
+    max_distance: int = 128
+    bidirectional: bool
+    stddev: float = 0.02
+
+    def __post_init__(self):
+        checks.integer_setting("heads", self.heads)
+        checks.integer_setting("buckets", self.buckets, minimum=4 if self.bidirectional else 2)
+        checks.number_setting("stddev", self.stddev)
+        if not isinstance(self.bidirectional, bool):
+            raise ValueError(
+                f"bidirectional is {self.bidirectional!r}; it needs to be True (encoder) or False (decoder)."
+            )
+        if self.bidirectional and self.buckets % 2:
+            raise ValueError(f"buckets is {self.buckets}; a bidirectional bias needs an even number: half a direction.")
+        exact = self._one_way() // 2
+        checks.integer_setting("max_distance", self.max_distance, minimum=exact + 1)
+
+    def _one_way(self) -> int:
+        return self.buckets // 2 if self.bidirectional else self.buckets
+
+    def inits(self) -> dict[str, Initializer]:
+        return {"table": normal(self.stddev, (self.heads, self.buckets))}
+
+    def bucket(self, distance: jax.Array) -> jax.Array:
+        """The bucket of each distance: int32 `[...]` -> int32 `[...]`."""
+        one_way = self._one_way()
+        thresholds = np.array(t5_thresholds(one_way, self.max_distance), np.int32)
+        away = jnp.abs(distance) if self.bidirectional else jnp.maximum(-distance, 0)
+        bucket = jnp.searchsorted(thresholds, away, side="right", method="compare_all").astype(jnp.int32)
+        return bucket + jnp.where(distance > 0, one_way, 0) if self.bidirectional else bucket
+
+    def at(self, arrays: Arrays, distance: jax.Array) -> jax.Array:
+        values = lookup.rows(arrays["table"].T, self.bucket(distance), name="buckets", out_of_range="clip")
+        return jnp.moveaxis(values, -1, 0)
+
+
+def alibi_slopes(heads: int, bias_max: float = 8.0) -> tuple[float, ...]:
+    """The slopes of the paper, for every head count.
+
+    `2^(-bias_max (n + 1) / heads)` when `heads` is a power of two. Otherwise those of the next lower power of two,
+    followed by every other slope of the next higher one.
+    """
+    power = 2 ** math.floor(math.log2(heads))
+    slopes = [2.0 ** (-bias_max * n / power) for n in range(1, power + 1)]
+    between = [2.0 ** (-bias_max * n / (2 * power)) for n in range(1, 2 * power + 1, 2)]
+    return tuple(slopes + between[: heads - power])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ALiBi(DistanceBias):
+    """A penalty that is linear in the distance, with a slope of its own for each head.
+
+        bias[n, t, s] = -slopes[n] |key_positions[s] - query_positions[t]|
+
+    Args:
+        heads: N.
+        bias_max: the smallest slope is `2 ** -bias_max` (`alibi_bias_max` in MPT).
+        symmetric: True as above. False is `slopes[n] (key_positions[s] - query_positions[t])`, which equals the
+            `slope * key position` of Bloom, Falcon and MPT in the softmax and rises for keys after the query; the two
+            are the same where attention is causal.
+        slopes: one positive slope for each head instead of the paper's.
+
+    Params: none.
+
+    >>> import posembed_jax as pe
+    >>> pe.ALiBi(heads=2).bind({})(pe.positions.arange(1, 2), pe.positions.arange(3)).tolist()
+    [[[-0.125, -0.0625, 0.0]], [[-0.0078125, -0.00390625, 0.0]]]
+
+    Source: https://arxiv.org/abs/2108.12409, section 3.
+    """
+
+    heads: int
+    bias_max: float = 8.0
+    symmetric: bool = True
+    slopes: tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        checks.integer_setting("heads", self.heads)
+        checks.number_setting("bias_max", self.bias_max)
+        if self.slopes is not None:
+            if not isinstance(self.slopes, tuple) or len(self.slopes) != self.heads:
+                raise ValueError(
+                    f"slopes is {self.slopes!r}; it needs to be a tuple of {self.heads} numbers, one a head."
+                )
+            for index, slope in enumerate(self.slopes):
+                checks.number_setting(f"slopes[{index}]", slope)
+
+    def constants(self) -> dict[str, np.ndarray]:
+        return {"slopes": np.array(self.slopes or alibi_slopes(self.heads, self.bias_max), np.float32)}
+
+    def at(self, arrays: Arrays, distance: jax.Array) -> jax.Array:
+        slopes = arrays["slopes"].reshape(-1, *[1] * distance.ndim)
+        return slopes * (-jnp.abs(distance) if self.symmetric else distance).astype(jnp.float32)[None]

@@ -1,0 +1,238 @@
+"""RoPE: queries and keys are rotated by their positions, so that their product depends on the difference alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from posembed_jax import checks
+from posembed_jax.scheme import Arrays, Initializer, Rotation
+from posembed_jax.schemes import phase
+from posembed_jax.schemes.frequencies import Frequencies, geometric
+
+LAYOUTS = ("half", "interleaved")
+ENDS = ("first", "last")
+
+
+def rotate(
+    x: jax.Array,
+    cos: jax.Array,
+    sin: jax.Array,
+    *,
+    layout: str,
+    rotated: str = "first",
+    inverse: bool = False,
+) -> jax.Array:
+    """Rotates pairs of channels of x by the angles whose cos and sin are given.
+
+        out[a] = x[a] cos - x[b] sin
+        out[b] = x[b] cos + x[a] sin
+
+    Args:
+        x: floating `[..., T, N, D]`.
+        cos, sin: float32 `[T, dim / 2]` or `[..., T, dim / 2]`, dim <= D. Made once, they serve every layer.
+        layout: which channels are a pair: "half", (i, i + dim / 2), or "interleaved", (2 i, 2 i + 1).
+        rotated: which dim channels of D turn, the "first" or the "last"; the others pass bit for bit.
+        inverse: turn the other way.
+
+    Returns:
+        The shape and dtype of x. Computed in float32 and cast once.
+
+    >>> import jax.numpy as jnp, posembed_jax as pe
+    >>> cos, sin = pe.RoPE(dim=4, layout="half").cos_sin(pe.positions.arange(3))
+    >>> pe.rotate(jnp.ones((3, 2, 6)), cos, sin, layout="half").shape
+    (3, 2, 6)
+
+    Source: https://arxiv.org/abs/2104.09864, section 3.4.2.
+    """
+    _check_rotate(x, cos, sin, layout, rotated)
+    width, half = x.shape[-1], cos.shape[-1]
+    start = 0 if rotated == "first" else width - 2 * half
+    compute = checks.compute_dtype(x.dtype)
+    cos, sin = _over_heads(cos, x.ndim).astype(compute), _over_heads(sin, x.ndim).astype(compute)
+    if inverse:
+        sin = -sin
+    turning = lax.slice_in_dim(x, start, start + 2 * half, axis=-1).astype(compute)
+    a, b = _pairs(turning, layout)
+    a, b = (a * cos - b * sin).astype(x.dtype), (b * cos + a * sin).astype(x.dtype)
+    # A sum of padded pieces, not a concatenation, which XLA does not vectorise on CPU: three times slower.
+    if layout == "half":
+        out = _padded(a, start, width) + _padded(b, start + half, width)
+    else:
+        out = _padded(jnp.stack([a, b], axis=-1).reshape(turning.shape), start, width)
+    if 2 * half < width:
+        rest = (2 * half, width) if rotated == "first" else (0, start)
+        out = out + _padded(lax.slice_in_dim(x, *rest, axis=-1), rest[0], width)
+    return out
+
+
+def _over_heads(table: jax.Array, ndim: int) -> jax.Array:
+    """`[T, n]` or `[..., T, n]` -> `[1 or ..., T, 1, n]`, with as many axes as x has."""
+    return table[..., None, :].reshape(*[1] * (ndim - table.ndim - 1), *table.shape[:-1], 1, table.shape[-1])
+
+
+def _pairs(x: jax.Array, layout: str) -> tuple[jax.Array, jax.Array]:
+    half = x.shape[-1] // 2
+    return (x[..., :half], x[..., half:]) if layout == "half" else (x[..., ::2], x[..., 1::2])
+
+
+def _padded(x: jax.Array, start: int, width: int) -> jax.Array:
+    """x placed at channel `start` of `width`; around it -0.0, which added to anything changes no bit of it."""
+    edges = [(0, 0, 0)] * (x.ndim - 1) + [(start, width - start - x.shape[-1], 0)]
+    return lax.pad(x, jnp.array(-0.0, x.dtype), edges)
+
+
+def _check_rotate(x: jax.Array, cos: jax.Array, sin: jax.Array, layout: str, rotated: str) -> None:
+    checks.one_of("layout", layout, LAYOUTS)
+    checks.one_of("rotated", rotated, ENDS)
+    checks.rank("x", x, range(3, 9), "floating [..., T, N, D]")
+    checks.floating("x", x, "floating [..., T, N, D]")
+    checks.array("cos", cos, "float32 [T, dim / 2] or [..., T, dim / 2]")
+    batch = x.shape[:-2] if cos.ndim > 2 else x.shape[-3:-2]
+    needs = f"float32 [T, dim / 2] or [..., T, dim / 2] with the leading axes of x, which is {checks.describe(x)}"
+    checks.shape("cos", cos, (*batch, None), needs)
+    checks.shape("sin", sin, cos.shape, f"shaped as cos, {list(cos.shape)}")
+    if 2 * cos.shape[-1] > x.shape[-1]:
+        raise ValueError(
+            f"cos is {checks.describe(cos)}, which turns {2 * cos.shape[-1]} channels, but x has {x.shape[-1]}: "
+            "make RoPE's dim at most the head dim."
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RoPE(Rotation):
+    """Rotary position embedding.
+
+        frequencies[i] = base ** (-2 i / dim),    angle = position * frequencies
+        out = rotate(x, cos(angle), sin(angle))
+
+    Args:
+        dim: how many channels of the head turn; even. Fewer than the head dim is partial rotary.
+        layout: "half" pairs channels (i, i + dim / 2): transformers' Llama, Mistral, Qwen, Gemma, GPT-NeoX.
+            "interleaved" pairs (2 i, 2 i + 1): the paper, Meta's own Llama, GPT-J, Cohere, GLM. `permute_layout`
+            converts kernels from one to the other.
+        base: theta.
+        rotated: which dim channels of the head turn: "first" (GPT-NeoX, Phi) or "last" (DeepSeek).
+        phase: "exact", angles in fixed point, right to 1e-7 at every int32 position; or "float32", the usual rounded
+            angle, for bit-near parity with a model that was trained so.
+        learned: the frequencies are parameters, which begin at the values above.
+        fractional: also take float32 positions, such as times or coordinates; they need frequencies of at most pi.
+
+    Params: none, or `{"frequencies": [dim / 2]}` when learned.
+
+    >>> import jax.numpy as jnp, posembed_jax as pe
+    >>> rotation = pe.RoPE(dim=64, layout="half").bind({})
+    >>> rotation(jnp.ones((2, 5, 4, 64), jnp.bfloat16), pe.positions.arange(5)).dtype
+    dtype(bfloat16)
+
+    Source: https://arxiv.org/abs/2104.09864.
+    """
+
+    dim: int
+    layout: str
+    base: float = 10_000.0
+    rotated: str = "first"
+    phase: str = "exact"
+    learned: bool = False
+    fractional: bool = False
+
+    def __post_init__(self):
+        checks.integer_setting("dim", self.dim)
+        if self.dim % 2:
+            raise ValueError(f"dim is {self.dim}; it needs to be even: channels turn in pairs.")
+        checks.one_of("layout", self.layout, LAYOUTS)
+        checks.number_setting("base", self.base, above=1.0)
+        checks.one_of("rotated", self.rotated, ENDS)
+        checks.one_of("phase", self.phase, phase.PHASES)
+
+    def frequencies(self) -> Frequencies:
+        """The exact frequencies, radians per position, one for each pair of channels."""
+        return geometric(self.dim // 2, self.base, self.dim / 2)
+
+    def inits(self) -> dict[str, Initializer]:
+        if not self.learned:
+            return {}
+        values = np.array(self.frequencies(), np.float64)
+        return {"frequencies": Initializer(values.shape, lambda key, shape, dtype: jnp.asarray(values, dtype))}
+
+    def constants(self) -> dict[str, np.ndarray]:
+        return {} if self.learned else phase.constants(self.frequencies(), self.phase)
+
+    def cos_sin(self, positions: jax.Array, params: Arrays | None = None) -> tuple[jax.Array, jax.Array]:
+        """float32 `[..., dim / 2]` each, for positions `[...]`: the tables that `rotate` takes.
+
+        params: the learned frequencies, when there are any.
+        """
+        positions = checks.positions("positions", positions, fractional=self.fractional, ranks=range(0, 9))
+        return self._cos_sin(self.arrays({} if params is None else params), positions)
+
+    def _cos_sin(self, arrays: Arrays, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if not self.learned:
+            return phase.of_constants(positions, arrays)
+        frequencies = arrays["frequencies"].astype(jnp.float32)
+        return (phase.learned_cos_sin if self.phase == "exact" else phase.float32_cos_sin)(positions, frequencies)
+
+    def at(self, arrays: Arrays, x: jax.Array, positions: jax.Array, inverse: bool) -> jax.Array:
+        # Without the barrier XLA fuses the polynomials into the rotation and evaluates them again for every head.
+        cos, sin = lax.optimization_barrier(self._cos_sin(arrays, positions))
+        return rotate(x, cos, sin, layout=self.layout, rotated=self.rotated, inverse=inverse)
+
+
+def permute_layout(
+    array: jax.Array,
+    *,
+    source: str,
+    target: str,
+    dim: int | None = None,
+    rotated: str = "first",
+    heads: int | None = None,
+    axis: int = -1,
+) -> jax.Array:
+    """Converts a query or key projection from one pair layout to the other.
+
+    A model whose q and k kernels (and biases) are both converted, rotated in the target layout, has the same logits.
+
+    Args:
+        array: a kernel or bias, one axis of which is the head dim D, or `heads * D` merged.
+        source, target: "half" or "interleaved".
+        dim: how many channels of the head turn; all when None.
+        rotated: which they are, the "first" or the "last".
+        heads: how many heads are merged in the axis: N for queries, K for keys with grouped queries. None when
+            the axis is D alone, as in Flax's kernels `[F, N, D]`.
+        axis: the axis. A torch linear weight is `[heads * D, F]`: axis 0.
+
+    Returns:
+        The shape and dtype of array, channels permuted.
+
+    >>> import jax.numpy as jnp, posembed_jax as pe
+    >>> pe.permute_layout(jnp.arange(6.0), source="interleaved", target="half").tolist()
+    [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]
+
+    Source: https://github.com/huggingface/transformers/issues/25199.
+    """
+    for name, layout in (("source", source), ("target", target)):
+        checks.one_of(name, layout, LAYOUTS)
+    checks.one_of("rotated", rotated, ENDS)
+    checks.array("array", array, "a kernel or bias")
+    checks.integer_setting("heads", 1 if heads is None else heads)
+    size, count = array.shape[axis], heads or 1
+    width = size // count
+    dim = width if dim is None else dim
+    checks.integer_setting("dim", dim)
+    if size % count or dim % 2 or dim > width:
+        raise ValueError(
+            f"axis {axis} of array, {checks.describe(array)}, has {size} channels; with heads={heads} and dim={dim} it "
+            "needs to be heads * D, with dim even and at most D."
+        )
+    if source == target:
+        return jnp.asarray(array)
+    start = 0 if rotated == "first" else width - dim
+    order = np.arange(width)
+    inner = (dim // 2, 2) if source == "interleaved" else (2, dim // 2)
+    order[start : start + dim] = start + np.arange(dim).reshape(inner).T.reshape(-1)
+    whole = (np.arange(count)[:, None] * width + order).reshape(-1)
+    return jnp.take(jnp.asarray(array), whole, axis=axis)

@@ -1,0 +1,98 @@
+"""The token table: look-up on the way in, tied logits on the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posembed_jax import checks, lookup
+
+
+def embed(
+    table: jax.Array,
+    ids: jax.Array,
+    *,
+    dtype: Any = None,
+    scale: float | None = None,
+    scale_dtype: Any = jnp.float32,
+    out_of_range: str = "error",
+    out_sharding: Any = None,
+) -> jax.Array:
+    """Token embeddings `x[..., f] = scale * table[ids[...], f]`.
+
+    The rows are gathered from the table as it is stored and cast after, so the table's gradient is summed in float32.
+
+    Args:
+        table: floating `[V, F]`.
+        ids: int32 `[...]`, each in 0 ... V - 1.
+        dtype: of the result; the table's own when None.
+        scale: multiplies the rows, `sqrt(F)` in the original transformer, T5 and Gemma; None does nothing.
+        scale_dtype: the dtype in which rows and scale are multiplied. Gemma's published code does it in bfloat16,
+            where sqrt(3072) is 55.5.
+        out_of_range: what an id outside the table does. "error": `ValueError` when the ids are concrete and a row of
+            NaN (never another token's row) when they are traced; "clip": the nearest row; "checkify": a
+            `checkify.check`. Negative ids never wrap.
+        out_sharding: of the result, needed where the mesh is Explicit.
+
+    Returns:
+        `[..., F]`.
+
+    >>> import jax.numpy as jnp, posembed_jax as pe
+    >>> pe.embed(jnp.ones((5, 3)), jnp.array([[0, 4]])).shape
+    (1, 2, 3)
+
+    Source: https://arxiv.org/abs/1706.03762, section 3.4.
+    """
+    checks.shape("table", table, (None, None), "a floating table [V, F]")
+    checks.floating("table", table, "a floating table [V, F]")
+    ids = checks.integers("ids", ids, "int32 token ids")
+    x = lookup.rows(table, ids, name="ids", out_of_range=out_of_range, out_sharding=out_sharding)
+    if scale is not None:
+        x = x.astype(scale_dtype) * jnp.asarray(scale, scale_dtype)
+    return x.astype(table.dtype if dtype is None else dtype)
+
+
+def logits(
+    table: jax.Array,
+    x: jax.Array,
+    *,
+    dtype: Any = jnp.float32,
+    scale: float | None = None,
+    precision: Any = None,
+    out_sharding: Any = None,
+) -> jax.Array:
+    """Tied logits `logits[..., v] = scale * sum_f x[..., f] table[v, f]`.
+
+    Args:
+        table: floating `[V, F]`, cast to the dtype of x for the product.
+        x: floating `[..., F]`.
+        dtype: in which the products are summed and returned; float32 also when x is bfloat16.
+        scale: multiplies the logits, `F ** -0.5` in T5 with tied embeddings; None does nothing.
+        precision: of the product, as in `jax.lax.dot_general`.
+        out_sharding: of the result, for Explicit meshes.
+
+    Returns:
+        `[..., V]`.
+
+    >>> import jax.numpy as jnp, posembed_jax as pe
+    >>> pe.logits(jnp.ones((5, 3)), jnp.ones((2, 4, 3), jnp.bfloat16)).dtype
+    dtype('float32')
+
+    Source: https://arxiv.org/abs/1608.05859.
+    """
+    checks.shape("table", table, (None, None), "a floating table [V, F]")
+    checks.floating("table", table, "a floating table [V, F]")
+    needs = f"floating [..., F] with the F of the table, which is {checks.describe(table)}"
+    checks.shape("x", x, (*x.shape[:-1], table.shape[1]), needs)
+    checks.floating("x", x, needs)
+    out = jnp.einsum(
+        "...f,vf->...v",
+        x,
+        table.astype(x.dtype),
+        preferred_element_type=dtype,
+        precision=precision,
+        out_sharding=out_sharding,
+    )
+    return out if scale is None else out * jnp.asarray(scale, dtype)
