@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -87,7 +88,13 @@ def logits(
     needs = f"floating [..., F] with the F of the table, which is {checks.describe(table)}"
     checks.shape("x", x, (*x.shape[:-1], table.shape[1]), needs)
     checks.floating("x", x, needs)
-    out = jnp.einsum(
+    out = _product(table, x, dtype, precision, out_sharding)
+    return out if scale is None else out * jnp.asarray(scale, dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+def _product(table: jax.Array, x: jax.Array, dtype: Any, precision: Any, out_sharding: Any) -> jax.Array:
+    return jnp.einsum(
         "...f,vf->...v",
         x,
         table.astype(x.dtype),
@@ -95,4 +102,14 @@ def logits(
         precision=precision,
         out_sharding=out_sharding,
     )
-    return out if scale is None else out * jnp.asarray(scale, dtype)
+
+
+@_product.defjvp
+def _product_jvp(dtype, precision, out_sharding, primals, tangents):
+    table, x = primals
+    table_dot, x_dot = tangents
+    wide = checks.compute_dtype(table.dtype)  # transposed: the table's gradient, not rounded to the dtype of x
+    along_table = _product(table_dot.astype(wide), x.astype(wide), dtype, precision, out_sharding)
+    return _product(table, x, dtype, precision, out_sharding), along_table + _product(
+        table, x_dot, dtype, precision, out_sharding
+    )

@@ -91,8 +91,7 @@ class T5Bias(DistanceBias):
         return bucket + jnp.where(distance > 0, one_way, 0) if self.bidirectional else bucket
 
     def at(self, arrays: Arrays, distance: jax.Array) -> jax.Array:
-        values = lookup.rows(arrays["table"].T, self.bucket(distance), name="buckets", out_of_range="clip")
-        return jnp.moveaxis(values, -1, 0)
+        return lookup.columns(arrays["table"], self.bucket(distance))
 
 
 def alibi_slopes(heads: int, bias_max: float = 8.0) -> tuple[float, ...]:

@@ -58,16 +58,16 @@ def rotate(
         sin = -sin
     turning = lax.slice_in_dim(x, start, start + 2 * half, axis=-1).astype(compute)
     a, b = _pairs(turning, layout)
-    a, b = (a * cos - b * sin).astype(x.dtype), (b * cos + a * sin).astype(x.dtype)
-    # A sum of padded pieces, not a concatenation, which XLA does not vectorise on CPU: three times slower.
+    a, b = a * cos - b * sin, b * cos + a * sin
+    # A sum of padded pieces, not a concatenation, which XLA does not vectorise on CPU; cast once, on the whole.
     if layout == "half":
         out = _padded(a, start, width) + _padded(b, start + half, width)
     else:
         out = _padded(jnp.stack([a, b], axis=-1).reshape(turning.shape), start, width)
     if 2 * half < width:
         rest = (2 * half, width) if rotated == "first" else (0, start)
-        out = out + _padded(lax.slice_in_dim(x, *rest, axis=-1), rest[0], width)
-    return out
+        out = out + _padded(lax.slice_in_dim(x, *rest, axis=-1).astype(compute), rest[0], width)
+    return out.astype(x.dtype)
 
 
 def _over_heads(table: jax.Array, ndim: int) -> jax.Array:
