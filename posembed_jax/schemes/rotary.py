@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -58,16 +59,17 @@ def rotate(
         sin = -sin
     turning = lax.slice_in_dim(x, start, start + 2 * half, axis=-1).astype(compute)
     a, b = _pairs(turning, layout)
-    a, b = a * cos - b * sin, b * cos + a * sin
-    # A sum of padded pieces, not a concatenation, which XLA does not vectorise on CPU; cast once, on the whole.
-    if layout == "half":
-        out = _padded(a, start, width) + _padded(b, start + half, width)
+    first, second = a * cos - b * sin, b * cos + a * sin
+    # Joined by a stack, or by a sum of padded pieces: XLA does not vectorise a concatenation on CPU.
+    if layout == "half" and 2 * half < width:
+        pieces = [(first, start), (second, start + half)]
     else:
-        out = _padded(jnp.stack([a, b], axis=-1).reshape(turning.shape), start, width)
+        stacked = jnp.stack([first, second], axis=-2 if layout == "half" else -1)
+        pieces = [(stacked.reshape(turning.shape), start)]
     if 2 * half < width:
         rest = (2 * half, width) if rotated == "first" else (0, start)
-        out = out + _padded(lax.slice_in_dim(x, *rest, axis=-1).astype(compute), rest[0], width)
-    return out.astype(x.dtype)
+        pieces.append((lax.slice_in_dim(x, *rest, axis=-1).astype(compute), rest[0]))
+    return functools.reduce(jnp.add, [_padded(piece, at, width) for piece, at in pieces]).astype(x.dtype)
 
 
 def _over_heads(table: jax.Array, ndim: int) -> jax.Array:
@@ -178,7 +180,7 @@ class RoPE(Rotation):
 
     def at(self, arrays: Arrays, x: jax.Array, positions: jax.Array, inverse: bool) -> jax.Array:
         # Without the barrier XLA fuses the polynomials into the rotation and evaluates them again for every head.
-        cos, sin = lax.optimization_barrier(self._cos_sin(arrays, positions))
+        cos, sin = lax.optimization_barrier(jnp.stack(self._cos_sin(arrays, positions)))
         return rotate(x, cos, sin, layout=self.layout, rotated=self.rotated, inverse=inverse)
 
 
