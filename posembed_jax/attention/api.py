@@ -85,7 +85,7 @@ def attend(
         checks.rank("bias", bias, {4}, f"a bound scheme or an array [B, N, T, S], that is {list(shape)}; {remedy}")
         checks.floating("bias", bias, "floating [B, N, T, S]")
         check_broadcasts("bias", bias, shape, "floating [B, N, T, S]")
-        bias = jnp.asarray(bias, jnp.float32)
+        bias = jnp.asarray(bias)
     if mask is not None:
         checks.boolean("mask", mask, "boolean [T, S] or [B, N, T, S]")
         checks.rank("mask", mask, {2, 4}, "boolean [T, S] or [B, N, T, S]: add the axes, of size 1")

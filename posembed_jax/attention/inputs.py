@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from posembed_jax import checks, masks
 from posembed_jax.scheme import BoundContentBias
@@ -37,15 +36,17 @@ class Inputs:
 
     def bias_values(self) -> jax.Array | None:
         """The whole bias, float32 `[B or 1, N or 1, T, S]`."""
-        if self.bias is None or isinstance(self.bias, jax.Array):
-            return self.bias
+        if self.bias is None:
+            return None
+        if isinstance(self.bias, jax.Array):
+            return self.bias.astype(checks.compute_dtype(self.query.dtype))
         if isinstance(self.bias, BoundContentBias):
             values = self.bias(self.query, self.key, self.query_positions, self.key_positions)
         else:
             values = self.bias(self.query_positions, self.key_positions)
         values = values[None] if values.ndim == 3 else values
         check_broadcasts("the value of bias", values, self.logits_shape(), "[N, T, S] or [B, N, T, S]")
-        return values.astype(jnp.float32)
+        return values.astype(checks.compute_dtype(self.query.dtype))
 
     def mask_values(self) -> jax.Array | None:
         """All that forbids attending, as one boolean `[B or 1, N or 1, T or 1, S or 1]`."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from posembed_jax import checks
 from posembed_jax.attention.inputs import Inputs
 
 
@@ -14,12 +15,12 @@ def attend(inputs: Inputs) -> jax.Array:
     query, key, value = inputs.query, inputs.key, inputs.value
     batch, heads, queries, keys = inputs.logits_shape()
     shared = heads // key.shape[2]  # query heads that share a key head
-    precision = inputs.precision
+    dtype, precision = checks.compute_dtype(query.dtype), inputs.precision
     if precision is None and query.dtype == jnp.float32:
         precision = lax.Precision.HIGHEST  # the default is bfloat16 on a TPU
 
     grouped = query.reshape(batch, queries, key.shape[2], shared, -1)
-    logits = jnp.einsum("btkgd,bskd->bkgts", grouped, key, precision=precision, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("btkgd,bskd->bkgts", grouped, key, precision=precision, preferred_element_type=dtype)
     logits = inputs.scale * logits.reshape(batch, heads, queries, keys)
     if (bias := inputs.bias_values()) is not None:
         logits = logits + bias
@@ -33,7 +34,7 @@ def attend(inputs: Inputs) -> jax.Array:
         weights = jnp.where(jax.random.bernoulli(inputs.dropout_key, keep, shape), weights / keep, 0.0)
 
     weights = weights.astype(value.dtype).reshape(batch, -1, shared, queries, keys)
-    out = jnp.einsum("bkgts,bskd->btkgd", weights, value, precision=precision, preferred_element_type=jnp.float32)
+    out = jnp.einsum("bkgts,bskd->btkgd", weights, value, precision=precision, preferred_element_type=dtype)
     return out.reshape(batch, queries, heads, -1).astype(query.dtype)
 
 

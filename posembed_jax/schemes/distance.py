@@ -110,7 +110,7 @@ def alibi_slopes(heads: int, bias_max: float = 8.0) -> tuple[float, ...]:
 class ALiBi(DistanceBias):
     """A penalty that is linear in the distance, with a slope of its own for each head.
 
-        bias[n, t, s] = -slopes[n] |key_positions[s] - query_positions[t]|
+        bias[n, t, s] = -slopes[n] abs(key_positions[s] - query_positions[t])
 
     Args:
         heads: N.
