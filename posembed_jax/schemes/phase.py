@@ -55,7 +55,8 @@ def turns(frequencies: Frequencies) -> np.ndarray:
 def cos_sin(positions: jax.Array, words: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
     """`cos(positions * f)` and `sin(positions * f)`, float32 `[..., n]`, |error| < 1e-7 at every position.
 
-    positions: int32 `[...]`, or float32 for fractional positions (then every |f| must be at most pi).
+    positions: int32 `[...]`, or float32 for fractional positions: then every |f| must be at most pi, and positions
+            outside int32 give NaN.
     words: uint32 `[2, n]` from `turns`.
     """
     if jnp.issubdtype(positions.dtype, jnp.floating):
@@ -143,9 +144,12 @@ def _signed(words: jax.Array | np.ndarray) -> jax.Array:
 @jax.custom_jvp
 def _fractional_cos_sin(positions: jax.Array, words: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
     whole = jnp.floor(positions)
-    fraction = ((positions - whole) * 2.0**24).astype(jnp.uint32)[..., None] << 8  # in units of 2^-32 position
+    parts = jnp.minimum((positions - whole) * 2.0**24, 2.0**24 - 1)  # -1e-9 is -1 + 1.0 in float32, and 1.0 would wrap
+    fraction = parts.astype(jnp.uint32)[..., None] << 8  # in units of 2^-32 position
     high = _per_frequency(_signed(words[0]), fraction)
-    return _cos_sin_of_phase(_phase(whole, words) + _signed_high_word(high, fraction))
+    cos, sin = _cos_sin_of_phase(_phase(whole, words) + _signed_high_word(high, fraction))
+    inside = jnp.abs(positions)[..., None] < 2.0**31
+    return jnp.where(inside, cos, jnp.nan), jnp.where(inside, sin, jnp.nan)
 
 
 @_fractional_cos_sin.defjvp
