@@ -1,0 +1,257 @@
+"""The one table of schemes, and the small inputs on which every property file tries them.
+
+A new scheme needs one row in TABLE: every property is then tested for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import posembed_jax as pe
+from posembed_jax import linen
+from posembed_jax import nnx as pnnx
+
+B, T, N, K, D, F = 3, 16, 4, 2, 8, 12
+S = T - 3
+VOCABULARY = 11
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Row:
+    """Settings, the contract they follow, and what independent knowledge says about them."""
+
+    name: str
+    scheme: pe.Scheme
+    contract: type
+    learned: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    rounds: bool = False  # the angle is rounded to float32, so large positions are not exact by design
+
+    @property
+    def place(self) -> str:
+        """Where the scheme acts in a layer, which is also the name of its arrays there."""
+        return {pe.Additive: "additive", pe.Rotation: "rotation"}.get(self.contract, "bias")
+
+    @property
+    def heads(self) -> int:
+        return getattr(self.scheme, "heads", N)
+
+    @property
+    def features(self) -> int:
+        return getattr(self.scheme, "features", F)
+
+    @property
+    def in_attention(self) -> dict[str, pe.Scheme]:
+        """The keyword of `Attention` that takes the scheme."""
+        return {} if self.place == "additive" else {self.place: self.scheme}
+
+
+def _rows(contract: type, **rows: Any) -> list[Row]:
+    """Each of `rows` is a scheme, or a tuple of a scheme and more fields of its Row."""
+    found = []
+    for name, value in rows.items():
+        scheme, fields = value if isinstance(value, tuple) else (value, {})
+        found.append(Row(name=name, scheme=scheme, contract=contract, **fields))
+    return found
+
+
+def _learns(**shapes: tuple[int, ...]) -> dict[str, Any]:
+    return {"learned": shapes}
+
+
+ROUNDS = {"rounds": True}
+
+TABLE = [
+    *_rows(
+        pe.Additive,
+        learned=(pe.LearnedPositions(length=24, features=F), _learns(table=(24, F))),
+        learned_offset=(pe.LearnedPositions(length=24, features=F, index_offset=2), _learns(table=(26, F))),
+        sinusoidal=pe.Sinusoidal(features=F),
+        sinusoidal_cos_sin=pe.Sinusoidal(features=F, layout="cos_sin", denominator="half_minus_1"),
+        sinusoidal_interleaved_odd=pe.Sinusoidal(features=F + 1, layout="interleaved"),
+        sinusoidal_odd_zero=pe.Sinusoidal(features=F + 1, denominator="half_minus_1", odd="zero", base=500.0),
+        sinusoidal_float32=(pe.Sinusoidal(features=F, phase="float32"), ROUNDS),
+    ),
+    *_rows(
+        pe.Rotation,
+        rope_half=pe.RoPE(dim=D, layout="half"),
+        rope_interleaved=pe.RoPE(dim=D, layout="interleaved", base=500_000.0),
+        rope_partial_first=pe.RoPE(dim=6, layout="half"),
+        rope_partial_last=pe.RoPE(dim=4, layout="interleaved", rotated="last"),
+        rope_learned=(pe.RoPE(dim=D, layout="half", learned=True), _learns(frequencies=(D // 2,))),
+        rope_float32=(pe.RoPE(dim=D, layout="interleaved", phase="float32"), ROUNDS),
+    ),
+    *_rows(
+        pe.DistanceBias,
+        t5_bidirectional=(pe.T5Bias(heads=N, bidirectional=True), _learns(table=(N, 32))),
+        t5_causal=(pe.T5Bias(heads=N, bidirectional=False), _learns(table=(N, 32))),
+        t5_small=(pe.T5Bias(heads=6, buckets=7, max_distance=9, bidirectional=False), _learns(table=(6, 7))),
+        alibi=pe.ALiBi(heads=N),
+        alibi_linear=pe.ALiBi(heads=N, symmetric=False),
+        alibi_6_heads=pe.ALiBi(heads=6, bias_max=5.0),
+        alibi_slopes=pe.ALiBi(heads=N, slopes=(0.5, 0.25, 2.0, 0.125)),
+    ),
+]
+
+
+def every(where: Any = lambda row: True) -> pytest.MarkDecorator:
+    """Runs a test for each row of TABLE, as its argument `row`."""
+    return pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in TABLE if where(row)])
+
+
+def of(contract: type) -> Any:
+    return lambda row: issubclass(row.contract, contract)
+
+
+def random_params(scheme: pe.Scheme, seed: int = 0, dtype: Any = jnp.float32) -> dict[str, jax.Array]:
+    """Learned arrays that differ enough from each other for a wrong row to be seen."""
+    params = pe.init(scheme, jax.random.key(seed))
+    return {
+        name: (value + 0.3 * jax.random.normal(jax.random.key(seed + 1), value.shape)).astype(dtype)
+        for name, value in params.items()
+    }
+
+
+def values(*shape: int, seed: int = 7, dtype: Any = jnp.float32) -> jax.Array:
+    """The content that positions are joined to: uniform in -1 ... 1."""
+    return jax.random.uniform(jax.random.key(seed), shape, minval=-1.0, maxval=1.0).astype(dtype)
+
+
+def arguments(scheme: pe.Scheme, positions: jax.Array, key_positions: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
+    """What the contract calls with: positions `[T]`, `[S]` and x `[T, N, D]`, or all three with a leading B."""
+    if isinstance(scheme, pe.Rotation):
+        return x, positions
+    if isinstance(scheme, pe.ContentBias):
+        return x, x[..., : key_positions.shape[-1], :, :], positions, key_positions
+    return (positions, key_positions) if isinstance(scheme, pe.Bias) else (positions,)
+
+
+def apply(bound: Any, positions: jax.Array, key_positions: jax.Array, x: jax.Array) -> jax.Array:
+    return bound(*arguments(bound.scheme, positions, key_positions, x))
+
+
+def output_shape(row: Row, *batch: int) -> tuple[int, ...]:
+    """Of `apply`, by contract."""
+    return {
+        "additive": (*batch, T, row.features),
+        "rotation": (*batch, T, row.heads, D),
+        "bias": (*batch, row.heads, T, S),
+    }[row.place]
+
+
+def sequence_axis(row: Row) -> int:
+    """The axis of the unbatched `apply` that follows the positions."""
+    return 1 if row.place == "bias" else 0
+
+
+def assert_same(row: Row, got: Any, want: Any) -> None:
+    """Bit for bit where nothing is rounded on the way; one unit in the last place where sines are evaluated."""
+    assert got.dtype == want.dtype
+    exact = row.place == "bias" or isinstance(row.scheme, pe.LearnedPositions)
+    np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=0, atol=0 if exact else 1.2e-7)
+
+
+# A causal attention layer with the scheme in its place, written three times. The parameters are the same tree.
+
+
+def layer_params(row: Row, seed: int = 0) -> dict[str, Any]:
+    shapes = {
+        "query": (row.features, row.heads, D),
+        "key": (row.features, K, D),
+        "value": (row.features, K, D),
+        "out": (row.heads, D, row.features),
+    }
+    kernels = {name: {"kernel": 0.5 * values(*shape, seed=seed + i)} for i, (name, shape) in enumerate(shapes.items())}
+    learned = random_params(row.scheme, seed)
+    return {**kernels, row.place: learned} if learned else kernels
+
+
+def plain_layer(row: Row, params: Any, x: Any, positions: Any, *, segment_ids: Any = None, cache: Any = None) -> Any:
+    """`attend`, `KVCache` and the bound scheme, as a user of plain JAX joins them."""
+    bound = row.scheme.bind(params.get(row.place, {}))
+    if cache is not None:
+        positions = next_positions(x, cache, segment_ids) if positions is None else positions
+        segment_ids = jnp.ones(x.shape[:2], jnp.int32) if segment_ids is None else segment_ids
+    x = x + bound(positions) if row.place == "additive" else x
+    query, key, value = (jnp.einsum("btf,fnd->btnd", x, params[name]["kernel"]) for name in ("query", "key", "value"))
+    if row.place == "rotation":
+        query, key = bound(query, positions), bound(key, positions)
+    key_positions, key_segment_ids = positions, segment_ids
+    if cache is not None:
+        cache = cache.append(key, value, positions, segment_ids)
+        key, value, key_positions, key_segment_ids = cache.keys, cache.values, cache.positions, cache.segment_ids
+    out = pe.attend(
+        query,
+        key,
+        value,
+        bias=bound if row.place == "bias" else None,
+        causal=True,
+        query_positions=positions,
+        key_positions=key_positions,
+        query_segment_ids=segment_ids,
+        key_segment_ids=key_segment_ids,
+    )
+    out = jnp.einsum("btnd,ndf->btf", out, params["out"]["kernel"])
+    return out if cache is None else (out, cache)
+
+
+def linen_layer(row: Row, params: Any, x: Any, positions: Any, **keywords: Any) -> Any:
+    if row.place == "additive":
+        positions = next_positions(x, **keywords) if positions is None else positions
+        x = x + linen.Scheme(row.scheme).apply({"params": params.get("additive", {})}, positions)
+    module = linen.Attention(heads=row.heads, head_dim=D, key_value_heads=K, **row.in_attention)
+    in_module = {name: value for name, value in params.items() if name != "additive"}
+    return module.apply({"params": in_module}, x, positions, **keywords)
+
+
+def nnx_layer(row: Row, params: Any, x: Any, positions: Any, **keywords: Any) -> Any:
+    if row.place == "additive":
+        positions = next_positions(x, **keywords) if positions is None else positions
+        x = x + loaded(pnnx.Scheme(row.scheme, rngs=nnx.Rngs(0)), params.get("additive", {}))(positions)
+    module = pnnx.Attention(
+        row.features, heads=row.heads, head_dim=D, key_value_heads=K, rngs=nnx.Rngs(0), **row.in_attention
+    )
+    in_module = {name: value for name, value in params.items() if name != "additive"}
+    return loaded(module, in_module)(x, positions, **keywords)
+
+
+def next_positions(x: jax.Array, cache: Any, segment_ids: Any = None) -> jax.Array:
+    """What `Attention` does when positions are None, for the additive schemes, which act before it."""
+    return cache.next_positions(jnp.ones(x.shape[:2], jnp.int32) if segment_ids is None else segment_ids)
+
+
+def loaded(module: nnx.Module, params: Any) -> Any:
+    nnx.update(module, params)
+    return module
+
+
+LAYERS = {"plain": plain_layer, "linen": linen_layer, "nnx": nnx_layer}
+every_face = pytest.mark.parametrize("face", list(LAYERS))
+
+
+@functools.cache
+def layer(face: str, row: Row) -> Any:
+    """`(params, x [B, T, F], positions [B, T], *, segment_ids, cache) -> [B, T, F]`, and the cache if given: jitted.
+
+    Compiling is what these tests take their time for, so they share it: T or T / 2 tokens, segment ids always given.
+    """
+    return jax.jit(functools.partial(LAYERS[face], row))
+
+
+def empty_cache(capacity: int = T) -> pe.KVCache:
+    return pe.KVCache.empty(batch=B, capacity=capacity, heads=K, dim=D)
+
+
+@functools.cache
+def full_pass(row: Row) -> tuple[jax.Array, jax.Array]:
+    """`[B, T, F]` in and out of the plain layer, without a cache: what decoding must reproduce."""
+    x = values(B, T, row.features)
+    positions = pe.positions.arange(T, jnp.zeros(B, jnp.int32))
+    return x, layer("plain", row)(layer_params(row), x, positions, segment_ids=jnp.ones((B, T), jnp.int32))

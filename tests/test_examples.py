@@ -1,0 +1,127 @@
+"""The examples run as they are documented, and what they print is true."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+SCHEMES = ("none", "learned", "sinusoidal", "rope", "t5", "alibi")
+TINY = {"steps": 12, "batch": 8, "length": 16, "layers": 1, "features": 16, "heads": 2, "sample": 40, "save-every": 6}
+TINY = [f"--{name}={value}" for name, value in {**TINY, "text": EXAMPLES}.items()]
+
+
+def run(script, *arguments, devices=1):
+    """Standard output of an example, in a process of its own."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "COLUMNS": "120"}
+    command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def number(pattern, text):
+    found = re.search(pattern, text)
+    assert found, f"{pattern!r} is not in\n{text}"
+    return float(found[1])
+
+
+def test_quickstart():
+    out = run("quickstart.py")
+    assert "(2, 4) (2, 4, 256) (2, 4, 256)" in out
+    assert "'Ġvalue'" in out
+    assert number(r"token embeddings of id 42 .*difference\| (\S+)", out) == 0.0
+    assert number(r"input embeddings of id 42 .*difference\| (\S+)", out) > 0.01
+    assert "LearnedPositions: (12, 64) for the embeddings; NaN at positions [8, 9, 10, 11]" in out
+    assert "Sinusoidal: (12, 64) for the embeddings; NaN at positions []" in out
+    assert "positions go from 0 to 11, but the table has rows 0 to 7" in out
+    assert number(r"T5Bias: \(4, 12, 12\).*difference\| (\S+)", out) == 0.0
+    assert number(r"ALiBi: \(4, 12, 12\).*difference\| (\S+)", out) == 0.0
+    assert number(r"RoPE: .*\(4, 12, 12\).*difference\| (\S+)", out) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "positions", ["rope", *(pytest.param(name, marks=pytest.mark.slow) for name in SCHEMES if name != "rope")]
+)
+def test_linen_model_learns(positions):
+    out = run("linen_model.py", "--positions", positions, "--steps", "21")
+    assert number(f"{positions}, step 20: loss (.*)", out) < number(f"{positions}, step 0: loss (.*)", out) - 1.0
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A run of two schemes, with checkpoints at steps 6 and 12: its directory and what it printed."""
+    path = tmp_path_factory.mktemp("tiny")
+    arguments = ["--output", path / "whole", "--checkpoint", path / "checkpoints", "--positions", "rope,learned"]
+    return path, run("train_language_model.py", *TINY, *arguments)
+
+
+def results(path):
+    return json.loads((path / "results.json").read_text())
+
+
+def test_language_model_reports(tiny):
+    path, out = tiny
+    found = results(path / "whole")
+    assert list(found) == ["rope", "learned"]
+    for name, result in found.items():
+        assert all(2.0 < bits < 12.0 for bits in [*result["losses"], *result["bits_per_byte"].values()])
+        assert len(result["losses"]) == 12
+        assert result["losses"][-1] < result["losses"][0]
+        row = re.search(rf"│ {name} .*", out)[0]
+        assert [f"{bits:.3f}" for bits in result["bits_per_byte"].values()] == re.findall(r"\d\.\d{3}\b", row)
+        assert [sample[:4] for sample in result["samples"]] == ["def ", "clas", "    "]
+        assert result["samples"][0] in out
+    assert (path / "whole/positions_bits_per_byte.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_language_model_resumes_where_it_was_interrupted(tiny):
+    path, _ = tiny
+    shutil.copytree(path / "checkpoints", path / "interrupted")
+    shutil.rmtree(path / "interrupted/rope/12")
+    arguments = ["--output", path / "rest", "--checkpoint", path / "interrupted", "--positions", "rope", "--resume"]
+    out = run("train_language_model.py", *TINY, *arguments)
+    whole, rest = results(path / "whole")["rope"], results(path / "rest")["rope"]
+    for name in ("losses", "bits_per_byte", "samples"):
+        assert rest[name] == whole[name], (name, out)
+
+
+@pytest.mark.slow
+def test_language_model_is_the_same_on_one_device_and_on_eight(tiny):
+    path, _ = tiny
+    run(
+        "train_language_model.py",
+        *TINY,
+        "--output",
+        path / "eight",
+        "--positions",
+        "rope",
+        "--text",
+        EXAMPLES,
+        devices=8,
+    )
+    whole, eight = results(path / "whole")["rope"], results(path / "eight")["rope"]
+    np.testing.assert_allclose(eight["losses"], whole["losses"], rtol=1e-4)
+    assert eight["bits_per_byte"] == pytest.approx(whole["bits_per_byte"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_positions_matter(tmp_path):
+    """The default run: what the README says of it."""
+    run("train_language_model.py", "--output", tmp_path)
+    found = {name: list(result["bits_per_byte"].values()) for name, result in results(tmp_path).items()}
+    assert list(found) == list(SCHEMES)
+    assert found["rope"][0] < found["none"][0] - 0.5
+    assert all(found[name][0] < found["none"][0] - 0.2 for name in SCHEMES[1:])
+    rise = {name: np.array(bits[1:]) - bits[0] for name, bits in found.items()}  # at 2x and at 4x
+    assert all(rise["learned"] > (0.5, 0.8))
+    for name in ("rope", "t5", "alibi"):
+        assert rise[name][0] < 0.5 * rise["learned"][0]
+        assert rise[name][1] < rise["learned"][1] - 0.1

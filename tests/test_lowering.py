@@ -1,0 +1,291 @@
+"""Every public function lowers for CPU, GPU and TPU, and compiles for real TPUs where libtpu is installed.
+
+Run as a script where libtpu is installed, it compiles ahead of time for two TPU generations and prints how much memory
+each function needs beside its arguments and results.
+"""
+
+import importlib.util
+import inspect
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+from flax import nnx
+from jax.experimental import checkify, topologies
+
+import posembed_jax as pe
+from posembed_jax import linen
+from posembed_jax import nnx as pnnx
+
+B, T, S, N, K, D, F, V = 2, 256, 384, 8, 4, 64, 32, 100
+PLATFORMS = ["cpu", "cuda", "tpu"]
+
+
+def floats(*shape, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def ints(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+
+def bools(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.bool_)
+
+
+SEED = jax.ShapeDtypeStruct((), jnp.uint32)
+QKV = floats(B, T, N, D), floats(B, S, K, D), floats(B, S, K, D)
+CACHE = jax.eval_shape(lambda: pe.KVCache.empty(batch=B, capacity=S, heads=K, dim=D))
+ORDINARY = pe.RoPE(dim=D, layout="half")
+
+
+def params_of(scheme):
+    return jax.eval_shape(lambda: pe.init(scheme, jax.random.key(0)))
+
+
+def bound(scheme, *args):
+    """`scheme.bind(params)(*args)` as a function of the params too."""
+    return lambda params, *args: scheme.bind(params)(*args), params_of(scheme), *args
+
+
+def checked(function):
+    """With its checkify guard: the error is returned."""
+    return lambda *args: checkify.checkify(function)(*args)[1]
+
+
+def linen_module(module, *args, **kwargs):
+    variables = jax.eval_shape(lambda *args: module.init(jax.random.key(0), *args, **kwargs), *args)
+    return lambda variables, *args: module.apply(variables, *args, **kwargs), variables, *args
+
+
+def nnx_module(make, *args, **kwargs):
+    graph, state = nnx.split(nnx.eval_shape(make))
+    return lambda state, *args: nnx.merge(graph, state)(*args, **kwargs), nnx.to_pure_dict(state), *args
+
+
+T5 = pe.T5Bias(heads=N, bidirectional=False)
+LEARNED = pe.LearnedPositions(length=S, features=F)
+
+FUNCTIONS = {  # name -> (function, *shapes of its arguments)
+    "positions.arange": (lambda offset: pe.positions.arange(T, offset), ints(B)),
+    "positions.from_segment_ids": (pe.positions.from_segment_ids, ints(B, T)),
+    "positions.from_mask": (pe.positions.from_mask, bools(B, T)),
+    "positions.cache_overflows": (lambda lengths: pe.positions.cache_overflows(lengths, 1, S), ints(B)),
+    "positions.check_cache": (checked(lambda lengths: pe.positions.check_cache(lengths, 1, S)), ints(B)),
+    "positions.grid": (lambda: pe.positions.grid((16, 24)),),
+    "positions.randomized": (lambda seed: pe.positions.randomized(jax.random.key(seed), T, S), SEED),
+    "positions.pose": (lambda seed: pe.positions.pose(jax.random.key(seed), T, S, chunks=3), SEED),
+    "positions.zigzag": (lambda: pe.positions.zigzag(T, 4),),
+    "positions.inverse_order": (pe.positions.inverse_order, ints(T)),
+    "masks.causal": (pe.masks.causal, ints(B, T), ints(B, S)),
+    "masks.window": (lambda q, k: pe.masks.window(q, k, (3, 0)), ints(T), ints(S)),
+    "masks.segment": (pe.masks.segment, ints(B, T), ints(B, S)),
+    "masks.padding": (pe.masks.padding, bools(B, S)),
+    "embed": (pe.embed, floats(V, F), ints(B, T)),
+    "embed, bfloat16": (lambda table, ids: pe.embed(table, ids, dtype=jnp.bfloat16), floats(V, F), ints(B, T)),
+    "embed, checked": (checked(lambda t, ids: pe.embed(t, ids, out_of_range="checkify")), floats(V, F), ints(B, T)),
+    "logits": (pe.logits, floats(V, F), floats(B, T, F, dtype=jnp.bfloat16)),
+    "init": (lambda seed: pe.init(T5, jax.random.key(seed)), SEED),
+    "normal": (lambda seed: pe.normal(0.02, (V, F))(jax.random.key(seed)), SEED),
+    "LearnedPositions": bound(LEARNED, ints(B, T)),
+    "Sinusoidal": bound(pe.Sinusoidal(features=F), ints(B, T)),
+    "Sinusoidal, float32": bound(pe.Sinusoidal(features=F, phase="float32"), ints(T)),
+    "RoPE": bound(ORDINARY, floats(B, T, N, D), ints(B, T)),
+    "RoPE, bfloat16": bound(ORDINARY, floats(B, T, N, D, dtype=jnp.bfloat16), ints(T)),
+    "RoPE, interleaved": bound(pe.RoPE(dim=D, layout="interleaved"), floats(B, T, N, D), ints(T)),
+    "RoPE, partial": bound(pe.RoPE(dim=32, layout="half", rotated="last"), floats(B, T, N, D), ints(T)),
+    "RoPE, float32": bound(pe.RoPE(dim=D, layout="half", phase="float32"), floats(B, T, N, D), ints(T)),
+    "RoPE, learned": bound(pe.RoPE(dim=D, layout="half", learned=True), floats(B, T, N, D), ints(T)),
+    "RoPE, fractional": bound(pe.RoPE(dim=D, layout="half", fractional=True), floats(B, T, N, D), floats(T)),
+    "RoPE.cos_sin": (ORDINARY.cos_sin, ints(B, T)),
+    "rotate": (
+        lambda x, cos, sin: pe.rotate(x, cos, sin, layout="half", inverse=True),
+        floats(B, T, N, D),
+        floats(T, D // 2),
+        floats(T, D // 2),
+    ),
+    "permute_layout": (
+        lambda kernel: pe.permute_layout(kernel, source="half", target="interleaved", heads=N),
+        floats(F, N * D),
+    ),
+    "T5Bias": bound(T5, ints(T), ints(S)),
+    "T5Bias, batched": bound(T5, ints(B, T), ints(B, S)),
+    "ALiBi": bound(pe.ALiBi(heads=N), ints(T), ints(S)),
+    "attend": (pe.attend, *QKV),
+    "attend, all of it": (
+        lambda q, k, v, table, mask, qp, kp, qi, ki: pe.attend(
+            q,
+            k,
+            v,
+            bias=T5.bind({"table": table}),
+            mask=mask,
+            causal=True,
+            window=100,
+            query_positions=qp,
+            key_positions=kp,
+            query_segment_ids=qi,
+            key_segment_ids=ki,
+            logits_soft_cap=30.0,
+        ),
+        *QKV,
+        floats(N, T5.buckets),
+        bools(T, S),
+        ints(B, T),
+        ints(B, S),
+        ints(B, T),
+        ints(B, S),
+    ),
+    "attend, dropout": (
+        lambda q, k, v, seed: pe.attend(q, k, v, dropout_rate=0.1, dropout_key=jax.random.key(seed)),
+        *QKV,
+        SEED,
+    ),
+    "KVCache": (pe.KVCache.append, CACHE, floats(B, 3, K, D), floats(B, 3, K, D), ints(B, 3), ints(B, 3)),
+    "linen.TokenEmbed": linen_module(linen.TokenEmbed(vocabulary=V, features=F), ints(B, T)),
+    "linen.Attention": linen_module(
+        linen.Attention(heads=4, rotation=pe.RoPE(dim=8, layout="half"), bias=pe.ALiBi(heads=4)),
+        floats(B, T, F),
+        ints(T),
+    ),
+    "linen.AttentionFn": linen_module(
+        nn.MultiHeadDotProductAttention(4, attention_fn=linen.AttentionFn(bias=pe.T5Bias(heads=4, bidirectional=True))),
+        floats(B, T, F),
+    ),
+    "nnx.TokenEmbed": nnx_module(lambda: pnnx.TokenEmbed(V, F, rngs=nnx.Rngs(0)), ints(B, T)),
+    "nnx.Attention": nnx_module(
+        lambda: pnnx.Attention(F, heads=4, rotation=pe.RoPE(dim=8, layout="half"), rngs=nnx.Rngs(0)),
+        floats(B, T, F),
+        ints(T),
+    ),
+    "nnx.AttentionFn": nnx_module(
+        lambda: nnx.MultiHeadAttention(
+            4,
+            F,
+            decode=False,
+            attention_fn=pnnx.AttentionFn(bias=pe.T5Bias(heads=4, bidirectional=True), rngs=nnx.Rngs(0)),
+            rngs=nnx.Rngs(0),
+        ),
+        floats(B, T, F),
+    ),
+}
+
+
+def is_float(tree):
+    leaves = jax.tree.leaves(tree)
+    return bool(leaves) and all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
+
+
+def gradient(name):
+    """The gradient of the sum of squares of what it returns, by all of its floating arguments; None without any."""
+    function, *args = FUNCTIONS[name]
+    learned = tuple(i for i, arg in enumerate(args) if is_float(arg))
+    out = [leaf for leaf in jax.tree.leaves(jax.eval_shape(function, *args)) if is_float(leaf)]
+    if not learned or not out:
+        return None
+
+    def total(*args):
+        return sum(jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(function(*args)) if is_float(x))
+
+    return jax.grad(total, argnums=learned)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_lowers_for_every_platform(name):
+    function, *args = FUNCTIONS[name]
+    for f in (function, gradient(name)):
+        if f is not None:
+            exported = jax.export.export(jax.jit(f), platforms=PLATFORMS)(*args)
+            assert list(exported.platforms) == PLATFORMS
+
+
+def test_every_public_function_is_in_the_table():
+    def public(module):
+        return {name for name, x in vars(module).items() if inspect.isfunction(x) and x.__module__ == module.__name__}
+
+    needed = {f"positions.{name}" for name in public(pe.positions)} | {f"masks.{name}" for name in public(pe.masks)}
+    contracts = {"Additive", "Bias", "Bound", "ContentBias", "DistanceBias", "Initializer", "Rotation", "Scheme"}
+    needed |= {name for name, x in vars(pe).items() if callable(x) and not name.startswith("_")} - contracts
+    needed -= {"alibi_slopes"}  # numbers, on the host
+    assert needed <= {name.partition(",")[0] for name in FUNCTIONS}
+
+
+def test_learned_arguments_have_gradients():
+    """Guards the table: these must not lose theirs by an argument that is not seen as learned."""
+    without = {name for name in FUNCTIONS if gradient(name) is None}
+    assert not without & {"embed", "LearnedPositions", "RoPE", "RoPE, learned", "T5Bias", "attend", "nnx.AttentionFn"}
+
+
+# Ahead-of-time compilation for TPUs
+
+LONG = 4096
+MEASURED = {  # name -> (function, *shapes); the memory it needs beside arguments and results is printed
+    "T5Bias [8, 4096, 4096]": bound(T5, ints(LONG), ints(LONG)),
+    "rotate half bfloat16 [1, 4096, 16, 128]": (
+        lambda x, cos, sin: pe.rotate(x, cos, sin, layout="half"),
+        floats(1, LONG, 16, 128, dtype=jnp.bfloat16),
+        floats(LONG, 64),
+        floats(LONG, 64),
+    ),
+    "RoPE half bfloat16 [1, 4096, 16, 128]": bound(
+        pe.RoPE(dim=128, layout="half"), floats(1, LONG, 16, 128, dtype=jnp.bfloat16), ints(LONG)
+    ),
+    "RoPE interleaved bfloat16 [1, 4096, 16, 128]": bound(
+        pe.RoPE(dim=128, layout="interleaved"), floats(1, LONG, 16, 128, dtype=jnp.bfloat16), ints(LONG)
+    ),
+}
+COMPILED = ("embed", "LearnedPositions", "Sinusoidal", "RoPE, learned", "T5Bias", "attend, all of it", "KVCache")
+TOPOLOGIES = ("v5e:2x2", "v6e:2x2")
+
+
+def temporary_bytes(function, args, topology):
+    """How much memory the program compiled for one of the topology's TPUs needs; -1 when it does not fit."""
+    device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
+    placed = jax.sharding.SingleDeviceSharding(device)
+    lowered = jax.jit(function, in_shardings=placed, out_shardings=placed).trace(*args)
+    try:
+        compiled = lowered.lower(lowering_platforms=("tpu",)).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return -1
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def main():
+    FUNCTIONS.update(MEASURED)
+    found = {}
+    for topology in TOPOLOGIES:
+        for name in (*COMPILED, *MEASURED):
+            function, *args = FUNCTIONS[name]
+            for kind, f in (("forward", function), ("gradient", gradient(name))):
+                if f is not None:
+                    found[f"{topology} {name} {kind}"] = temporary_bytes(f, args, topology)
+    print(json.dumps(found))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="libtpu is not installed: pip install 'jax[tpu]'")
+def test_compiles_for_tpus():
+    """In a process of its own: libtpu reads these variables once, when it is loaded."""
+    tpu = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
+    environment = {**os.environ, **tpu, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    for topology in TOPOLOGIES:
+        for name in COMPILED:
+            assert found[f"{topology} {name} forward"] >= 0
+        # A rotation is one pass over x, forward and backward; a bias makes nothing larger than itself.
+        rotated, biased = 2 * LONG * 16 * 128, 4 * N * LONG * LONG
+        for kind in ("forward", "gradient"):
+            assert found[f"{topology} rotate half bfloat16 [1, 4096, 16, 128] {kind}"] <= rotated
+            assert 0 <= found[f"{topology} T5Bias [8, 4096, 4096] {kind}"] <= 3 * biased
+
+
+if __name__ == "__main__":
+    main()
