@@ -167,7 +167,7 @@ def bulk_table(environments):
             rows.append([f"{base:g}", answer["missing"], answer["why"]])
         else:
             rows.append([f"{base:g}", f"{answer['pairs']:,}", f"{answer['error']:.2e}"])
-    table(["base", "pairs of position and frequency", "largest |error| of cos and sin"], rows)
+    table(["base", "pairs of position and frequency", "largest error of cos and sin"], rows)
 
 
 def accuracy(environments):

@@ -92,21 +92,24 @@ def absolute_and_relative():
 
     t5 = pe.T5Bias(heads=heads, bidirectional=False)
     t5, alibi = t5.bind(pe.init(t5, jax.random.key(1))), pe.ALiBi(heads=heads).bind({})
-    for name, bound in (("learned, T5Bias", t5), ("fixed, ALiBi", alibi)):
-        bias, moved = call(bound, here, here), call(bound, there, there)
-        print(f"relative, {name}: {bias.shape} for the logits; {difference(bias, moved)} when all move by {far:,}")
-
     rope = pe.RoPE(dim=features // heads, layout="half").bind({})
     query, key = jax.random.normal(jax.random.key(2), (2, length, heads, features // heads))
 
     @jax.jit
-    def scores(positions):
-        return jnp.einsum("tnd,snd->nts", rope(query, positions), rope(key, positions), precision="highest")
+    def scores(query_positions, key_positions):
+        turned = rope(query, query_positions), rope(key, key_positions)
+        return jnp.einsum("tnd,snd->nts", *turned, precision="highest")
 
-    moved = difference(scores(here), scores(there))
-    print(
-        f"relative, fixed, RoPE: turns queries and keys, scores {scores(here).shape}; {moved} when all move by {far:,}"
-    )
+    relative = {
+        "learned, T5Bias: a bias": functools.partial(call, t5),
+        "fixed, ALiBi: a bias": functools.partial(call, alibi),
+        "fixed, RoPE: turns queries and keys, scores": scores,
+    }
+    for name, function in relative.items():
+        x = function(here, here)
+        print(f"relative, {name} {x.shape}")
+        print(f"  {difference(x, function(there, there))} when all positions move by {far:,}")
+        print(f"  {difference(x, function(there, here))} when only the queries do")
 
 
 def difference(x, y):

@@ -109,6 +109,11 @@ def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} is {value!r}; it needs to be one of {', '.join(map(repr, choices))}.")
 
 
+def flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it needs to be True or False.")
+
+
 def integer_setting(name: str, value: Any, minimum: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise ValueError(f"{name} is {value!r}; it needs to be a Python int of at least {minimum}.")

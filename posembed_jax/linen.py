@@ -73,6 +73,13 @@ class TokenEmbed(nn.Module):
         logical_axes: names for the axes of the table, such as `{"table": ("vocab", "embed")}`.
 
     Params: `{"table": [vocabulary, features]}`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from posembed_jax import linen
+    >>> module = linen.TokenEmbed(vocabulary=11, features=8)
+    >>> x, variables = module.init_with_output(jax.random.key(0), jnp.array([[2, 4, 2]]))
+    >>> x.shape, module.apply(variables, x, method="logits").shape
+    ((1, 3, 8), (1, 3, 11))
     """
 
     vocabulary: int
@@ -246,6 +253,7 @@ class AttentionFn(nn.Module):
         query: jax.Array,
         key: jax.Array,
         value: jax.Array,
+        *,
         mask: jax.Array | None = None,
         dropout_rng: jax.Array | None = None,
         dropout_rate: float = 0.0,

@@ -46,7 +46,7 @@ def rows(
         message = name + " go from {lowest} to {highest}, outside the table's rows 0 to {last}"
         inside = (lowest >= 0) & (highest < size)
         checkify.check(inside, message, lowest=lowest, highest=highest, last=jnp.int32(size - 1))
-    return _gather(table, indices, "clip" if out_of_range == "clip" else "fill", out_sharding)
+    return _gather(jnp.asarray(table), indices, "clip" if out_of_range == "clip" else "fill", out_sharding)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))

@@ -77,6 +77,14 @@ class TokenEmbed(nnx.Module):
         rngs: its `params` stream.
 
     Params: `table`, `[vocabulary, features]`.
+
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> from posembed_jax import nnx as pnnx
+    >>> module = pnnx.TokenEmbed(vocabulary=11, features=8, rngs=nnx.Rngs(0))
+    >>> x = module(jnp.array([[2, 4, 2]]))
+    >>> x.shape, module.logits(x).shape
+    ((1, 3, 8), (1, 3, 11))
     """
 
     def __init__(

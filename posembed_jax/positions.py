@@ -92,6 +92,7 @@ def from_mask(mask: jax.Array, *, padding_position: int = 0) -> jax.Array:
     """
     checks.boolean("mask", mask, "boolean [..., T]")
     checks.rank("mask", mask, range(1, 9), "boolean [..., T]")
+    checks.integer_setting("padding_position", padding_position, minimum=-LAST - 1)
     mask = jnp.asarray(mask)
     counts = jnp.cumsum(mask, axis=-1, dtype=jnp.int32) - 1
     return jnp.where(mask, counts, jnp.int32(padding_position))
@@ -113,7 +114,13 @@ def cache_overflows(lengths: jax.Array, new: Any, capacity: int) -> jax.Array:
 def check_cache(lengths: jax.Array, new: Any, capacity: int) -> None:
     """Refuses an append that `cache_overflows`: a `ValueError` when it can be told now, else a `checkify.check`.
 
-    Under jit, call it inside a function wrapped in `jax.experimental.checkify.checkify`.
+    Under jit, call it inside a function wrapped in `jax.experimental.checkify.checkify`. lengths, new: int32 `[]` or
+    `[B]`.
+
+    >>> from posembed_jax import positions
+    >>> error, _ = checkify.checkify(positions.check_cache)(jnp.array([3, 4]), 1, 5)
+    >>> error.get() is None
+    True
     """
     overflows = cache_overflows(lengths, new, capacity)
     if checks.is_concrete(overflows):
@@ -237,6 +244,10 @@ def inverse_order(order: jax.Array) -> jax.Array:
 
     Args:
         order: int32 `[T]`, a permutation of 0 ... T - 1.
+
+    >>> from posembed_jax import positions
+    >>> positions.inverse_order(positions.zigzag(8, 2)).tolist()
+    [0, 1, 4, 5, 6, 7, 2, 3]
     """
     order = checks.integers("order", order, "an int32 permutation [T]")
     checks.rank("order", order, {1}, "an int32 permutation [T]")

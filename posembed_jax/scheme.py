@@ -42,7 +42,12 @@ class Initializer:
 
 
 def normal(stddev: float, shape: tuple[int, ...]) -> Initializer:
-    """An `Initializer` with `N(0, stddev^2)` entries."""
+    """An `Initializer` with `N(0, stddev^2)` entries.
+
+    >>> import jax, posembed_jax as pe
+    >>> pe.normal(0.02, (3, 4))(jax.random.key(0)).shape
+    (3, 4)
+    """
     return Initializer(shape, jax.nn.initializers.normal(stddev))
 
 
@@ -71,7 +76,7 @@ class Scheme(abc.ABC):
             needs = f"floating {list(initializer.shape)} as the settings of {name} say"
             checks.shape(f"params[{key!r}]", params[key], initializer.shape, needs)
             checks.floating(f"params[{key!r}]", params[key], needs)
-        return {**params, **{key: jnp.asarray(value) for key, value in self.constants().items()}}
+        return {key: jnp.asarray(value) for key, value in {**params, **self.constants()}.items()}
 
     @abc.abstractmethod
     def bind(self, params: Arrays) -> Bound[Any]:
@@ -225,6 +230,10 @@ class BoundContentBias(Bound[ContentBias]):
         self, query: jax.Array, key: jax.Array, query_positions: jax.Array, key_positions: jax.Array
     ) -> jax.Array:
         """query `[B, T, N, D]`, key `[B, S, K, D]`, positions -> float32 `[B, heads, T, S]`."""
+        query_needs, key_needs = "floating [T, N, D] or [B, T, N, D]", "floating [S, K, D] or [B, S, K, D]"
+        for name, x, needs in (("query", query, query_needs), ("key", key, key_needs)):
+            checks.rank(name, x, {3, 4}, needs)
+            checks.floating(name, x, needs)
         query_positions, key_positions = check_pair(query_positions, key_positions)
         return self.scheme.pairs(self.arrays, query, key, query_positions, key_positions)
 

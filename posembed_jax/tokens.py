@@ -86,8 +86,8 @@ def logits(
     checks.shape("table", table, (None, None), "a floating table [V, F]")
     checks.floating("table", table, "a floating table [V, F]")
     needs = f"floating [..., F] with the F of the table, which is {checks.describe(table)}"
-    checks.shape("x", x, (*x.shape[:-1], table.shape[1]), needs)
     checks.floating("x", x, needs)
+    checks.shape("x", x, (*x.shape[:-1], table.shape[1]), needs)
     out = _product(table, x, dtype, precision, out_sharding)
     return out if scale is None else out * jnp.asarray(scale, dtype)
 

@@ -110,18 +110,15 @@ def of(contract: type) -> Any:
     return lambda row: issubclass(row.contract, contract)
 
 
+def values(*shape: int, seed: int = 7, dtype: Any = jnp.float32) -> jax.Array:
+    """The content that positions are joined to: uniform in -1 ... 1. From numpy, which has nothing to compile."""
+    return jnp.asarray(np.random.default_rng(seed).uniform(-1.0, 1.0, shape), jnp.float32).astype(dtype)
+
+
 def random_params(scheme: pe.Scheme, seed: int = 0, dtype: Any = jnp.float32) -> dict[str, jax.Array]:
     """Learned arrays that differ enough from each other for a wrong row to be seen."""
-    params = pe.init(scheme, jax.random.key(seed))
-    return {
-        name: (value + 0.3 * jax.random.normal(jax.random.key(seed + 1), value.shape)).astype(dtype)
-        for name, value in params.items()
-    }
-
-
-def values(*shape: int, seed: int = 7, dtype: Any = jnp.float32) -> jax.Array:
-    """The content that positions are joined to: uniform in -1 ... 1."""
-    return jax.random.uniform(jax.random.key(seed), shape, minval=-1.0, maxval=1.0).astype(dtype)
+    shapes = {name: initializer.shape for name, initializer in scheme.inits().items()}
+    return {name: values(*shape, seed=seed, dtype=dtype) for name, shape in shapes.items()}
 
 
 def arguments(scheme: pe.Scheme, positions: jax.Array, key_positions: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
@@ -214,12 +211,10 @@ def linen_layer(row: Row, params: Any, x: Any, positions: Any, **keywords: Any) 
 def nnx_layer(row: Row, params: Any, x: Any, positions: Any, **keywords: Any) -> Any:
     if row.place == "additive":
         positions = next_positions(x, **keywords) if positions is None else positions
-        x = x + loaded(pnnx.Scheme(row.scheme, rngs=nnx.Rngs(0)), params.get("additive", {}))(positions)
-    module = pnnx.Attention(
-        row.features, heads=row.heads, head_dim=D, key_value_heads=K, rngs=nnx.Rngs(0), **row.in_attention
-    )
+        x = x + loaded(params.get("additive", {}), pnnx.Scheme, row.scheme)(positions)
     in_module = {name: value for name, value in params.items() if name != "additive"}
-    return loaded(module, in_module)(x, positions, **keywords)
+    settings = {"heads": row.heads, "head_dim": D, "key_value_heads": K, **row.in_attention}
+    return loaded(in_module, pnnx.Attention, row.features, **settings)(x, positions, **keywords)
 
 
 def next_positions(x: jax.Array, cache: Any, segment_ids: Any = None) -> jax.Array:
@@ -227,7 +222,9 @@ def next_positions(x: jax.Array, cache: Any, segment_ids: Any = None) -> jax.Arr
     return cache.next_positions(jnp.ones(x.shape[:2], jnp.int32) if segment_ids is None else segment_ids)
 
 
-def loaded(module: nnx.Module, params: Any) -> Any:
+def loaded(params: Any, cls: Any, *settings: Any, **keywords: Any) -> Any:
+    """The NNX module with these parameters. Its own initial ones are never computed."""
+    module = nnx.eval_shape(lambda: cls(*settings, **keywords, rngs=nnx.Rngs(0)))
     nnx.update(module, params)
     return module
 

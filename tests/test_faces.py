@@ -65,7 +65,7 @@ def test_the_scheme_module_is_the_bound_scheme(row):
         return linen.Scheme(row.scheme).apply({"params": params}, *at)
 
     def with_nnx(params):
-        return loaded(pnnx.Scheme(row.scheme, rngs=nnx.Rngs(0)), params)(*at)
+        return loaded(params, pnnx.Scheme, row.scheme)(*at)
 
     def outputs_and_gradients(params):
         weights = values(*plain(params).shape, seed=5)
@@ -97,13 +97,21 @@ def test_adamw_moves_what_is_learned_and_nothing_else(row):
     params = {"params": random_params(row.scheme)} if row.learned else {}
     before = module.apply(params, *at)
     weights = values(*before.shape, seed=5)
-    gradient = jax.grad(lambda p: jnp.sum(weights * module.apply(p, *at)))(params)
-    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
-    after = optax.apply_updates(params, updates)
 
-    in_nnx = loaded(pnnx.Scheme(row.scheme, rngs=nnx.Rngs(0)), random_params(row.scheme))
-    in_nnx_optimizer = nnx.Optimizer(in_nnx, optimizer, wrt=nnx.Param)
-    in_nnx_optimizer.update(in_nnx, nnx.grad(lambda m: jnp.sum(weights * m(*at)))(in_nnx))
+    @jax.jit
+    def train(params):
+        gradient = jax.grad(lambda p: jnp.sum(weights * module.apply(p, *at)))(params)
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+        return optax.apply_updates(params, updates)
+
+    @nnx.jit
+    def train_nnx(module, optimizer):
+        optimizer.update(module, nnx.grad(lambda m: jnp.sum(weights * m(*at)))(module))
+
+    after = train(params)
+
+    in_nnx = loaded(random_params(row.scheme), pnnx.Scheme, row.scheme)
+    train_nnx(in_nnx, nnx.Optimizer(in_nnx, optimizer, wrt=nnx.Param))
 
     assert_trees_equal(pure(in_nnx), after.get("params", {}), atol=1e-6)
     for name in row.learned:
@@ -119,7 +127,7 @@ def test_serialization_round_trips(row):
     blank = jax.tree.map(jnp.zeros_like, {"params": params})
     restored = flax.serialization.from_bytes(blank, flax.serialization.to_bytes({"params": params}))
     assert_trees_equal(restored["params"], jax.tree.map(np.asarray, params))
-    source = loaded(pnnx.Scheme(row.scheme, rngs=nnx.Rngs(0)), params)
+    source = loaded(params, pnnx.Scheme, row.scheme)
     target = pnnx.Scheme(row.scheme, rngs=nnx.Rngs(1))
     nnx.update(target, nnx.state(source))
     assert_trees_equal(pure(target), params)
@@ -174,7 +182,8 @@ def test_attention_settings_mean_the_same_in_both(settings):
     shapes = jax.tree.map(jnp.shape, params)
     assert shapes == jax.tree.map(jnp.shape, without_none(pure(in_nnx)))
     params = jax.tree.map(lambda p: values(*p.shape), params)
-    got = loaded(in_nnx, params)(x, POSITIONS)
+    nnx.update(in_nnx, params)
+    got = in_nnx(x, POSITIONS)
     np.testing.assert_allclose(got, module.apply({"params": params}, x, POSITIONS), rtol=0, atol=1e-6)
 
 
@@ -203,7 +212,7 @@ def test_token_embed():
     table = values(VOCABULARY, F)
     params, in_nnx = {"params": {"table": table}}, pnnx.TokenEmbed(VOCABULARY, F, rngs=nnx.Rngs(0), **settings)
     assert in_nnx.table.shape == module.init(jax.random.key(0), ids)["params"]["table"].shape
-    loaded(in_nnx, {"table": table})
+    nnx.update(in_nnx, {"table": table})
     want = pe.embed(table, ids, scale=F**0.5, dtype=jnp.bfloat16)
     assert want.dtype == jnp.bfloat16
     np.testing.assert_array_equal(module.apply(params, ids), want)

@@ -70,13 +70,14 @@ def ours(row, params, x, positions, **keywords):
     return jnp.einsum("btnd,ndf->btf", out, params["out"]["kernel"]) + params["out"]["bias"][None, None]
 
 
+REAL = jnp.arange(T)[None] < jnp.array([[T], [5], [1]])
 MASKS = {
     "none": (None, {}),
     "causal_float": (nn.make_causal_mask(jnp.ones((B, T))), {"causal": True}),
     "causal_bool": (nn.make_causal_mask(jnp.ones((B, T)), dtype=bool), {"causal": True}),
     "padding": (
-        nn.make_attention_mask(jnp.ones((B, T)), jnp.arange(T)[None] < jnp.array([[T], [5], [1]])),
-        {"mask": jnp.broadcast_to((jnp.arange(T)[None] < jnp.array([[T], [5], [1]]))[:, None, None], (B, 1, T, T))},
+        nn.make_attention_mask(jnp.ones((B, T)), REAL.astype(jnp.float32)),
+        {"mask": jnp.broadcast_to(REAL[:, None, None], (B, 1, T, T))},
     ),
 }
 

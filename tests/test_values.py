@@ -327,6 +327,7 @@ MASK = RNG.random((T, S)) < 0.6
 MASKS = RNG.random((B, 1, T, S)) < 0.6
 BIASES = normal(1, N, T, S)
 TABLE = jnp.asarray(normal(N, 32))
+BUCKETS = np.array([[[t5_bucket(int(s - t), 32, 128, False) for s in KP[b]] for t in QP[b]] for b in range(B)])
 PLACED = dict(query_positions=QP, key_positions=KP)
 EVERYWHERE = where(lambda b, t, s: True)
 
@@ -336,6 +337,10 @@ CASES = {  # keywords of attend, and what the reference is told
     "bias callable": (
         dict(bias=pe.ALiBi(heads=N).bind({}), **PLACED),
         dict(bias=-np.array(slopes(N))[:, None, None] * np.abs(KP[:, None, None, :] - QP[:, None, :, None])),
+    ),
+    "learned bias": (
+        dict(bias=pe.T5Bias(heads=N, bidirectional=False).bind({"table": TABLE}), **PLACED),
+        dict(bias=np.asarray(TABLE)[:, BUCKETS].swapaxes(0, 1)),
     ),
     "bias of the same positions in every row": (
         dict(bias=pe.ALiBi(heads=N).bind({}), query_positions=QP[0], key_positions=KP[1]),

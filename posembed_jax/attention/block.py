@@ -41,10 +41,16 @@ def self_attention(
             f"positions is None; without a cache it needs to be int32 [{length}] or [{batch}, {length}]: pass "
             "posembed_jax.positions.arange(T), or from_segment_ids or from_mask for packed or padded rows."
         )
+    if segment_ids is not None:
+        needs = f"int32 [B, T], that is {[batch, length]}"
+        segment_ids = checks.integers("segment_ids", segment_ids, needs)
+        checks.shape("segment_ids", segment_ids, (batch, length), needs)
     if cache is not None:
         segment_ids = jnp.ones((batch, length), jnp.int32) if segment_ids is None else segment_ids
         token_positions = cache.next_positions(segment_ids) if token_positions is None else token_positions
     token_positions = checks.positions("positions", token_positions)
+    needs = f"int32 [{length}] or [{batch}, {length}]"
+    checks.shape("positions", token_positions, (batch, length)[-token_positions.ndim :], needs)
     if rotation is not None:
         query, key = rotation(query, token_positions), rotation(key, token_positions)
     key_positions, key_segment_ids = token_positions, segment_ids

@@ -58,6 +58,9 @@ class KVCache:
 
     def next_positions(self, segment_ids: jax.Array) -> jax.Array:
         """Where new tokens stand when rows go on counting: int32 `[B, T]` for segment_ids `[B, T]`, 0 = padding."""
+        segment_ids = checks.integers("segment_ids", segment_ids, "int32 [B, T], 0 = padding")
+        batch = self.lengths.shape[0]
+        checks.shape("segment_ids", segment_ids, (batch, None), f"int32 [B, T] with the B of the cache, {batch}")
         real = segment_ids != 0
         return self.lengths[:, None] + jnp.maximum(jnp.cumsum(real, axis=1, dtype=jnp.int32) - 1, 0)
 
@@ -72,8 +75,11 @@ class KVCache:
         needs = f"[B, T, K, D] as the cache, whose keys are {checks.describe(self.keys)}"
         checks.shape("keys", keys, (batch, None, heads, dim), needs)
         checks.shape("values", values, keys.shape, needs)
-        for name, x in (("positions", positions), ("segment_ids", segment_ids)):
-            checks.shape(name, x, keys.shape[:2], f"int32 [B, T], that is {list(keys.shape[:2])}")
+        needs = f"int32 [B, T], that is {list(keys.shape[:2])}"
+        positions = checks.integers("positions", positions, needs)
+        segment_ids = checks.integers("segment_ids", segment_ids, needs)
+        checks.shape("positions", positions, keys.shape[:2], needs)
+        checks.shape("segment_ids", segment_ids, keys.shape[:2], needs)
         real = segment_ids != 0
         new = jnp.sum(real, axis=1, dtype=jnp.int32)
         if checks.is_concrete(cache_overflows(self.lengths, new, self.capacity)):

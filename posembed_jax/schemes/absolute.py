@@ -115,6 +115,7 @@ class Sinusoidal(Additive):
         checks.one_of("denominator", self.denominator, ("half", "half_minus_1"))
         checks.one_of("odd", self.odd, ("truncate", "zero"))
         checks.one_of("phase", self.phase, phase.PHASES)
+        checks.flag("fractional", self.fractional)
         if self.denominator == "half_minus_1" and self.features < 4:
             raise ValueError(
                 f"features is {self.features}; denominator='half_minus_1' needs at least 4: F // 2 - 1 divides."

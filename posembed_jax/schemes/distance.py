@@ -94,12 +94,20 @@ class T5Bias(DistanceBias):
         return lookup.columns(arrays["table"], self.bucket(distance))
 
 
-def alibi_slopes(heads: int, bias_max: float = 8.0) -> tuple[float, ...]:
+def alibi_slopes(heads: int, *, bias_max: float = 8.0) -> tuple[float, ...]:
     """The slopes of the paper, for every head count.
 
     `2^(-bias_max (n + 1) / heads)` when `heads` is a power of two. Otherwise those of the next lower power of two,
     followed by every other slope of the next higher one.
+
+    >>> import posembed_jax as pe
+    >>> pe.alibi_slopes(3)
+    (0.0625, 0.00390625, 0.25)
+
+    Source: https://arxiv.org/abs/2108.12409, section 3.
     """
+    checks.integer_setting("heads", heads)
+    checks.number_setting("bias_max", bias_max)
     power = 2 ** math.floor(math.log2(heads))
     slopes = [2.0 ** (-bias_max * n / power) for n in range(1, power + 1)]
     between = [2.0 ** (-bias_max * n / (2 * power)) for n in range(1, 2 * power + 1, 2)]
@@ -137,6 +145,7 @@ class ALiBi(DistanceBias):
     def __post_init__(self):
         checks.integer_setting("heads", self.heads)
         checks.number_setting("bias_max", self.bias_max)
+        checks.flag("symmetric", self.symmetric)
         if self.slopes is not None:
             if not isinstance(self.slopes, tuple) or len(self.slopes) != self.heads:
                 raise ValueError(
@@ -146,7 +155,7 @@ class ALiBi(DistanceBias):
                 checks.number_setting(f"slopes[{index}]", slope)
 
     def constants(self) -> dict[str, np.ndarray]:
-        return {"slopes": np.array(self.slopes or alibi_slopes(self.heads, self.bias_max), np.float32)}
+        return {"slopes": np.array(self.slopes or alibi_slopes(self.heads, bias_max=self.bias_max), np.float32)}
 
     def at(self, arrays: Arrays, distance: jax.Array) -> jax.Array:
         slopes = arrays["slopes"].reshape(-1, *[1] * distance.ndim)

@@ -150,6 +150,8 @@ class RoPE(Rotation):
         checks.number_setting("base", self.base, above=1.0)
         checks.one_of("rotated", self.rotated, ENDS)
         checks.one_of("phase", self.phase, phase.PHASES)
+        checks.flag("learned", self.learned)
+        checks.flag("fractional", self.fractional)
 
     def frequencies(self) -> Frequencies:
         """The exact frequencies, radians per position, one for each pair of channels."""
