@@ -6,6 +6,7 @@ Every message names the argument, what came, what is needed and the remedy.
 from __future__ import annotations
 
 import numbers
+import reprlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ def describe(x: Any) -> str:
     """`float32[2, 5]` for an array, its type and value for anything else."""
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         return f"{x.dtype}{list(x.shape)}"
-    return f"{type(x).__name__} {x!r}"
+    return f"{type(x).__name__} {reprlib.repr(x)}"
 
 
 def is_concrete(x: Any) -> bool:
@@ -107,6 +108,16 @@ def positions(name: str, x: Any, *, fractional: bool = False, ranks: Collection[
 def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; it needs to be one of {', '.join(map(repr, choices))}.")
+
+
+def rate(name: str, value: Any) -> None:
+    if not isinstance(value, numbers.Real) or not 0.0 <= float(value) < 1.0:
+        raise ValueError(f"{name} is {value!r}; it needs to be a Python number of at least 0 and below 1.")
+
+
+def contract(name: str, value: Any, contracts: Any, example: str) -> None:
+    if not isinstance(value, contracts):
+        raise TypeError(f"{name} is {reprlib.repr(value)}; it needs to be {example}: check which argument it is for.")
 
 
 def flag(name: str, value: Any) -> None:

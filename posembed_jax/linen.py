@@ -117,6 +117,7 @@ def _bound(module: scheme.Scheme | Scheme | None, name: str, param_dtype: Any = 
     """What attention calls, from settings (a submodule is made) or from a module that is shared; None stays None."""
     if module is None:
         return None
+    block.check_contract(name, module.scheme if isinstance(module, Scheme) else module)
     return (module if isinstance(module, Scheme) else Scheme(module, param_dtype, name=name)).bound()
 
 
@@ -185,6 +186,7 @@ class Attention(nn.Module):
         needs = "floating [B, T, F]"
         checks.rank("x", x, {3}, needs)
         checks.floating("x", x, needs)
+        checks.rate("dropout_rate", self.dropout_rate)
         head_dim = block.head_dim(x.shape[-1], self.heads, self.key_value_heads, self.head_dim)
 
         def project(name: str, features: Any, axis: Any = -1) -> Any:

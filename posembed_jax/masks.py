@@ -33,8 +33,8 @@ def window(query_positions: jax.Array, key_positions: jax.Array, size: int | tup
     [[False, True, True, False]]
     """
     left, right = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
-    checks.integer_setting("window", left, minimum=0)
-    checks.integer_setting("window", right, minimum=0)
+    checks.integer_setting("left size of the window", left, minimum=0)
+    checks.integer_setting("right size of the window", right, minimum=0)
     query_positions, key_positions = check_pair(query_positions, key_positions)
     distance = key_positions[..., None, :] - query_positions[..., :, None]
     return (distance >= -left) & (distance <= right)

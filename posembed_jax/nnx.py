@@ -126,11 +126,12 @@ class TokenEmbed(nnx.Module):
         )
 
 
-def _module(scheme_or_module: Any, param_dtype: Any, rngs: nnx.Rngs) -> Scheme | None:
+def _module(name: str, module: scheme.Scheme | Scheme | None, param_dtype: Any, rngs: nnx.Rngs) -> Scheme | None:
     """A module for settings; a module that layers share, and None, stay what they are."""
-    if scheme_or_module is None or isinstance(scheme_or_module, Scheme):
-        return scheme_or_module
-    return Scheme(scheme_or_module, param_dtype=param_dtype, rngs=rngs)
+    if module is None:
+        return None
+    block.check_contract(name, module.scheme if isinstance(module, Scheme) else module)
+    return module if isinstance(module, Scheme) else Scheme(module, param_dtype=param_dtype, rngs=rngs)
 
 
 def _bound(module: Scheme | None) -> Any:
@@ -191,6 +192,7 @@ class Attention(nnx.Module):
         out_sharding: Axes | None = None,
         rngs: nnx.Rngs,
     ):
+        checks.rate("dropout_rate", dropout_rate)
         head_dim = block.head_dim(features, heads, key_value_heads, head_dim)
 
         def project(name: str, inner: Any, outer: Any, axis: Any = -1) -> nnx.LinearGeneral:
@@ -210,8 +212,8 @@ class Attention(nnx.Module):
         self.key = project("key", features, (key_value_heads or heads, head_dim))
         self.value = project("value", features, (key_value_heads or heads, head_dim))
         self.out = project("out", (heads, head_dim), features, axis=(-2, -1))
-        self.rotation = _module(rotation, param_dtype, rngs)
-        self.bias = _module(bias, param_dtype, rngs)
+        self.rotation = _module("rotation", rotation, param_dtype, rngs)
+        self.bias = _module("bias", bias, param_dtype, rngs)
         self.causal, self.window, self.scale, self.logits_soft_cap = causal, window, scale, logits_soft_cap
         self.implementation, self.dropout_rate = implementation, dropout_rate
         self.dropout_rngs = rngs.dropout.fork() if dropout_rate > 0.0 else None
@@ -285,8 +287,8 @@ class AttentionFn(nnx.Module):
         implementation: str | None = None,
         rngs: nnx.Rngs,
     ):
-        self.rotation = _module(rotation, jnp.float32, rngs)
-        self.bias = _module(bias, jnp.float32, rngs)
+        self.rotation = _module("rotation", rotation, jnp.float32, rngs)
+        self.bias = _module("bias", bias, jnp.float32, rngs)
         self.scale, self.implementation = scale, implementation
 
     def __call__(

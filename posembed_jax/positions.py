@@ -251,4 +251,8 @@ def inverse_order(order: jax.Array) -> jax.Array:
     """
     order = checks.integers("order", order, "an int32 permutation [T]")
     checks.rank("order", order, {1}, "an int32 permutation [T]")
+    if checks.is_concrete(order) and not np.array_equal(np.sort(np.asarray(order)), np.arange(order.size)):
+        raise ValueError(
+            f"order is {checks.describe(order)}; it needs each of 0 ... {order.size - 1} once: make it with zigzag."
+        )
     return jnp.argsort(order).astype(jnp.int32)

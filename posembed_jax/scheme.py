@@ -48,6 +48,9 @@ def normal(stddev: float, shape: tuple[int, ...]) -> Initializer:
     >>> pe.normal(0.02, (3, 4))(jax.random.key(0)).shape
     (3, 4)
     """
+    checks.number_setting("stddev", stddev)
+    for axis, size in enumerate(shape):
+        checks.integer_setting(f"shape[{axis}]", size)
     return Initializer(shape, jax.nn.initializers.normal(stddev))
 
 
@@ -91,6 +94,7 @@ def init(scheme: Scheme, key: jax.Array, dtype: Any = jnp.float32) -> dict[str, 
     >>> params["table"].shape
     (8, 32)
     """
+    checks.contract("scheme", scheme, Scheme, "a scheme such as T5Bias(...)")
     return {
         name: initializer(jax.random.fold_in(key, index), dtype)
         for index, (name, initializer) in enumerate(scheme.inits().items())

@@ -74,6 +74,7 @@ INT = "; it needs to be a Python int of at least 1"
 COUNT = "; it needs to be a Python int of at least 0"
 POSITIVE = "; it needs to be a finite Python number above 0"
 ABOVE_ONE = "; it needs to be a finite Python number above 1"
+RATE = "; it needs to be a Python number of at least 0 and below 1"
 FLAG = "; it needs to be True or False"
 POSITIONS = "; it needs to be int32 positions [T] or [B, T]"
 NO_ARRAY = " ... pass a jax or numpy array"
@@ -252,6 +253,7 @@ ROWS = [
     (ROTATE, "x", QUERY > 0, AssertionError, "floating [..., T, N, D]"),
     (ROTATE, "cos", [1.0], TypeError, "float32 [T, dim / 2]" + NO_ARRAY),
     (ROTATE, "cos", COS[:1], AssertionError, "the leading axes of x, which is"),
+    (ROTATE, "cos", COS.astype(jnp.bfloat16), TypeError, "; it needs to be float32: x is cast up"),
     (ROTATE, "sin", SIN[:, :1], AssertionError, "shaped as cos, [3, 4]"),
     (PERMUTE, "source", "torch", ValueError, "one of 'half', 'interleaved'"),
     (PERMUTE, "target", "torch", ValueError, "one of 'half', 'interleaved'"),
@@ -276,7 +278,7 @@ ROWS = [
         AssertionError,
         "; it needs to be a floating table [V, F]",
     ),
-    (good(pe.embed, ids=IDS), "table", TABLE.tolist(), TypeError, "a floating table [V, F]" + NO_ARRAY),
+    (good(pe.embed, ids=IDS), "table", [[1.0]], TypeError, "a floating table [V, F]" + NO_ARRAY),
     (good(pe.embed, table=TABLE), "ids", FLOATS, TypeError, "int32 token ids" + NARROW),
     (good(pe.embed, table=TABLE), "ids", WIDE, TypeError, "int32 token ids" + CAST),
     (good(pe.embed, table=TABLE), "ids", jnp.array([2**31], jnp.uint32), TypeError, "int32 token ids" + CAST),
@@ -367,12 +369,13 @@ ROWS = [
     (good(positions.zigzag, shards=2), "length", 6, ValueError, "a multiple of 2 * shards = 4: pad the sequence"),
     (good(positions.inverse_order), "order", FLOATS, TypeError, "an int32 permutation [T]" + NARROW),
     (good(positions.inverse_order), "order", IDS, AssertionError, "an int32 permutation [T]"),
+    (good(positions.inverse_order), "order", P + 1, ValueError, "each of 0 ... 2 once: make it with zigzag"),
     # Masks.
     (RANGES, "query_positions", FLOATS, TypeError, POSITIONS + NARROW),
     (RANGES, "key_positions", P[0], AssertionError, POSITIONS),
-    (WINDOW, "size", -1, ValueError, "window is -1" + COUNT, ""),
-    (WINDOW, "size", (1, 0.5), ValueError, "window is 0.5" + COUNT, ""),
-    (WINDOW, "size", [1, 0], ValueError, "window is [1, 0]", ""),
+    (WINDOW, "size", -1, ValueError, "left size of the window is -1" + COUNT, ""),
+    (WINDOW, "size", (1, 0.5), ValueError, "right size of the window is 0.5" + COUNT, ""),
+    (WINDOW, "size", [1, 0], ValueError, "left size of the window is [1, 0]" + COUNT, ""),
     (
         good(masks.segment, key_segment_ids=Q),
         "query_segment_ids",
@@ -462,8 +465,9 @@ ROWS = [
     (ATTEND, "scale", 0.0, ValueError, POSITIVE),
     (ATTEND, "scale", jnp.float32(1), ValueError, "scale is Array(1., dtype=float32)" + POSITIVE, ""),
     (ATTEND, "logits_soft_cap", -30.0, ValueError, POSITIVE),
-    (ATTEND, "dropout_rate", 1.0, ValueError, "; it needs to be at least 0 and below 1"),
-    (ATTEND, "dropout_rate", float("nan"), ValueError, "; it needs to be at least 0 and below 1"),
+    (ATTEND, "dropout_rate", 1.0, ValueError, RATE),
+    (ATTEND, "dropout_rate", float("nan"), ValueError, RATE),
+    (ATTEND, "dropout_rate", "0.1", ValueError, RATE),
     (
         good(ATTEND, dropout_rate=0.1),
         "dropout_key",
@@ -488,7 +492,9 @@ ROWS = [
         ValueError,
         "; window and bias with 3 queries and 5 keys needs it ... pass posembed_jax.positions.arange(length, offset)",
     ),
-    (ATTEND, "window", -2, ValueError, COUNT),
+    (ATTEND, "window", -2, ValueError, "size of the window is -2" + COUNT, ""),
+    (ATTEND, "causal", "no", ValueError, FLAG),
+    (ATTEND, "bias", pe.ALiBi(heads=N), TypeError, "; it needs to be bound to its arrays: pass `scheme.bind(params)`"),
     (
         good(BARE, key_segment_ids=jnp.ones((B, S), jnp.int32)),
         "query_segment_ids",
@@ -554,6 +560,20 @@ ROWS = [
     (good(attention, cache=ROOMY), "segment_ids", P, AssertionError, "; it needs to be int32 [B, T], that is [2, 3]"),
     (good(attention, cache=ROOMY), "segment_ids", IDS == 0, TypeError, "int32 [B, T], that is [2, 3]" + NARROW),
     (attention, "heads", 0, ValueError, INT),
+    (attention, "dropout_rate", 2.0, ValueError, RATE),
+    (good(pnnx.Attention, features=F, heads=N, rngs=nnx.Rngs(0)), "dropout_rate", -0.1, ValueError, RATE),
+    (attention, "rotation", pe.ALiBi(heads=N), TypeError, "a Rotation such as RoPE(...), or a Scheme module", ""),
+    (
+        attention,
+        "bias",
+        ROPE,
+        TypeError,
+        "; it needs to be a Bias such as T5Bias(...), or a Scheme ... check which",
+        "",
+    ),
+    (good(pe.init, key=KEY), "scheme", "rope", TypeError, "; it needs to be a scheme such as T5Bias(...)"),
+    (good(pe.normal, shape=(2, 3)), "stddev", -1, ValueError, POSITIVE),
+    (good(pe.normal, stddev=1.0), "shape", (0, 3), ValueError, "shape[0] is 0" + INT, ""),
     (attention, "heads", 3, ValueError, "features is 32; it needs to be a multiple of heads, 3, or pass head_dim", ""),
     (attention, "head_dim", 0, ValueError, INT),
     (attention, "key_value_heads", 0, ValueError, INT),

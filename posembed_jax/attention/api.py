@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from posembed_jax import checks, positions
 from posembed_jax.attention import reference
 from posembed_jax.attention.inputs import Inputs, check_broadcasts
+from posembed_jax.scheme import Scheme
 
 IMPLEMENTATIONS: dict[str, Callable[[Inputs], jax.Array]] = {"reference": reference.attend}
 
@@ -80,6 +81,9 @@ def attend(
     keys = key.shape[1]
     shape = (batch, heads, queries, keys)
 
+    checks.flag("causal", causal)
+    if isinstance(bias, Scheme):
+        raise TypeError(f"bias is {bias!r}; it needs to be bound to its arrays: pass `scheme.bind(params)`.")
     if bias is not None and not callable(bias):
         remedy = "a 3-D array could be [B, T, S] or [N, T, S], so add the axis: bias[None] or bias[:, None]"
         checks.rank("bias", bias, {4}, f"a bound scheme or an array [B, N, T, S], that is {list(shape)}; {remedy}")
@@ -94,8 +98,7 @@ def attend(
         checks.number_setting("scale", scale)
     if logits_soft_cap is not None:
         checks.number_setting("logits_soft_cap", logits_soft_cap)
-    if not 0.0 <= dropout_rate < 1.0:
-        raise ValueError(f"dropout_rate is {dropout_rate!r}; it needs to be at least 0 and below 1.")
+    checks.rate("dropout_rate", dropout_rate)
     if dropout_rate > 0.0 and dropout_key is None:
         raise ValueError(f"dropout_key is None; dropout_rate {dropout_rate} needs one: pass a `jax.random.key`.")
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from posembed_jax import checks, positions
 from posembed_jax.attention.api import attend
 from posembed_jax.attention.cache import KVCache
+from posembed_jax.scheme import Bias, ContentBias, Rotation
 
 Rotate = Callable[[jax.Array, jax.Array], jax.Array] | None
 BiasFn = Callable[..., jax.Array] | None
@@ -79,6 +80,13 @@ def self_attention(
     if cache is not None:
         out = jnp.where(cache.overflow[:, None, None, None], jnp.nan, out)  # a wrong answer would look like a right one
     return out, cache
+
+
+def check_contract(name: str, scheme: Any) -> None:
+    """Refuses settings of a contract that does not act where `name` says."""
+    contracts = {"rotation": Rotation, "bias": (Bias, ContentBias)}[name]
+    example = {"rotation": "a Rotation such as RoPE(...)", "bias": "a Bias such as T5Bias(...)"}[name]
+    checks.contract(name, scheme, contracts, f"{example}, or a Scheme module that holds one")
 
 
 def head_dim(features: int, heads: int, key_value_heads: int | None, given: int | None) -> int:

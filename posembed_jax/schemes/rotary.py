@@ -94,6 +94,11 @@ def _check_rotate(x: jax.Array, cos: jax.Array, sin: jax.Array, layout: str, rot
     checks.rank("x", x, range(3, 9), "floating [..., T, N, D]")
     checks.floating("x", x, "floating [..., T, N, D]")
     checks.array("cos", cos, "float32 [T, dim / 2] or [..., T, dim / 2]")
+    for name, table in (("cos", cos), ("sin", sin)):
+        if table.dtype not in (jnp.float32, jnp.float64):
+            raise TypeError(
+                f"{name} is {checks.describe(table)}; it needs to be float32: x is cast up, not the tables down."
+            )
     batch = x.shape[:-2] if cos.ndim > 2 else x.shape[-3:-2]
     needs = f"float32 [T, dim / 2] or [..., T, dim / 2] with the leading axes of x, which is {checks.describe(x)}"
     checks.shape("cos", cos, (*batch, None), needs)
