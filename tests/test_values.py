@@ -281,7 +281,7 @@ def slopes(heads, bias_max=8.0):
 @pytest.mark.parametrize("bias_max", [8.0, 4.0])
 def test_alibi_slopes(bias_max):
     for heads in range(1, 65):
-        np.testing.assert_allclose(pe.alibi_slopes(heads, bias_max), slopes(heads, bias_max), rtol=1e-13)
+        np.testing.assert_allclose(pe.alibi_slopes(heads, bias_max=bias_max), slopes(heads, bias_max), rtol=1e-13)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
