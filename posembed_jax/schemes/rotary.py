@@ -84,7 +84,7 @@ def _pairs(x: jax.Array, layout: str) -> tuple[jax.Array, jax.Array]:
 
 
 def _padded(x: jax.Array, start: int, step: int, width: int) -> jax.Array:
-    """x at channels `start, start + step, ...` of `width`, and -0.0 around it, which changes no bit of what it is added to."""
+    """x at channels `start, start + step, ...` of `width`; the rest is -0.0: adding it changes no bit."""
     end = start + (x.shape[-1] - 1) * step + 1
     edges = [(0, 0, 0)] * (x.ndim - 1) + [(start, width - end, step - 1)]
     return lax.pad(x, jnp.array(-0.0, x.dtype), edges)
