@@ -125,4 +125,6 @@ def test_positions_matter(tmp_path):
     assert all(rise["learned"] > (0.5, 0.8))
     for name in ("rope", "t5", "alibi"):
         assert rise[name][0] < 0.5 * rise["learned"][0]
-        assert rise[name][1] < rise["learned"][1] - 0.1
+        assert found[name][2] < found["learned"][2] - 0.3
+    for name in ("t5", "alibi"):  # RoPE turns past every angle that it was trained on, and at 4x it shows
+        assert rise[name][1] < 0.6 * rise["learned"][1]
