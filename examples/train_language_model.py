@@ -4,7 +4,7 @@ The text is the source of the Python standard library on this machine, one file 
 downloaded. Every scheme sees the same batches. Then the same held-out bytes are scored at the training length and at
 twice and four times that length, which no scheme was trained on, and each model writes a few lines by cached decoding.
 
-    python examples/train_language_model.py                                # six schemes, a minute or two on two CPU cores
+    python examples/train_language_model.py                                # six schemes, minutes on two CPU cores
     python examples/train_language_model.py --positions rope,alibi --text my_notes.md
     python examples/train_language_model.py --checkpoint runs/checkpoints  # interrupted? The same again with --resume
 
