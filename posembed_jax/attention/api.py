@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from posembed_jax import checks, positions
-from posembed_jax.attention import reference
+from posembed_jax.attention import blockwise, reference
 from posembed_jax.attention.inputs import Inputs, check_broadcasts
 from posembed_jax.scheme import Scheme
 
-IMPLEMENTATIONS: dict[str, Callable[[Inputs], jax.Array]] = {"reference": reference.attend}
+IMPLEMENTATIONS: dict[str, Callable[[Inputs], jax.Array]] = {"reference": reference.attend, "xla": blockwise.attend}
 
 
 def attend(
