@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes the environments that benchmarks/positions.py works in, under benchmarks/.peers/:
-#   jax     posembed_jax (editable), jax, flax, equinox, keras, keras-hub     Python 3.12 or newer
+# Makes the environments that the commands of benchmarks/ work in, under benchmarks/.peers/:
+#   jax     posembed_jax (editable), jax, flax, equinox, keras, keras-hub,    Python 3.12 or newer
+#           tokamax, matplotlib
 #   torch   torch, transformers, x-transformers, rotary-embedding-torch       Python 3.11 or newer
 # Every JAX candidate shares one environment, so that all of them run on the same jax.
 # Run it again at any time: an environment that exists is kept and only brought up to date.
@@ -37,7 +38,8 @@ make_environment() { # name, python, requirements...
 }
 
 make_jax() {
-    make_environment jax "${PYTHON_JAX:-$(find_python 14 13 12)}" jax flax equinox keras keras-hub mpmath
+    make_environment jax "${PYTHON_JAX:-$(find_python 14 13 12)}" \
+        jax flax equinox keras keras-hub tokamax matplotlib mpmath
     "$here/.peers/jax/bin/python" -m pip install --quiet --editable "$root"
 }
 

@@ -9,15 +9,11 @@ process each, and this process asks them in turn. What is not installed is liste
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+from harness import Environment, close, footnotes, forget, heading, missing_row, prepare, ratio, sample, spread, table
+
 BASES = (10_000.0, 500_000.0, 1_000_000.0)
 ENDS = {
     "1e3": 10**3,
@@ -31,15 +27,6 @@ ENDS = {
 SCORE_END = 10**6
 DECODING_STEPS = 16
 BULK_POSITIONS_PER_BASE = 55_000
-
-# glibc hands a large block back to the system when it is freed and fetches it anew for the next call, which
-# then pays for a page fault every 4 KiB. With these it keeps what it has, as one jitted program does.
-KEPT_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_TOP_PAD_": str(2**28),
-}
 
 ROTARY = {
     "posembed_jax": "jax",
@@ -75,66 +62,6 @@ ROTATION = {
     "transformers, torch.compile, tables given": "torch",
 }
 DECODING = {"posembed_jax": "jax", "split and concatenate": "jax"}
-
-
-class Environment:
-    """A worker process in one environment of `.peers/`, or with this Python if it is not there."""
-
-    def __init__(self, name: str, memory: str, verbose: bool):
-        python = HERE / ".peers" / name / "bin" / "python"
-        settings = {"JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        if memory == "kept":
-            settings |= KEPT_MEMORY
-        self.runs = False
-        self.process = subprocess.Popen(
-            [str(python) if python.exists() else sys.executable, str(HERE / "worker.py"), f"peers_{name}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if verbose else subprocess.DEVNULL,
-            text=True,
-            env={**settings, **os.environ, "PYTHONPATH": str(HERE.parent)},
-        )
-        answer = self.ask(do="about")
-        self.runs = "about" in answer
-        self.about = answer["about"] if self.runs else f"not installed ({answer['why']})"
-
-    def ask(self, **request) -> dict:
-        """The answer, or {"missing": ..., "why": ...}, also when the worker could not start or died."""
-        try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-            return json.loads(self.process.stdout.readline())
-        except (BrokenPipeError, json.JSONDecodeError):
-            if self.runs:
-                return {"missing": "failed", "why": "the worker process of this environment died"}
-            return {"missing": "not installed", "why": "bash benchmarks/make_peers.sh makes this environment"}
-
-    def close(self):
-        self.process.communicate()
-
-
-# ---------------------------------------------------------------- printing
-
-
-def heading(text: str):
-    print(f"\n## {text}\n")
-
-
-def table(columns: list[str], rows: list[list[str]]):
-    for row in [columns, ["---"] * len(columns), *rows]:
-        print("| " + " | ".join(row) + " |", flush=True)
-
-
-def footnotes(reasons: list[tuple[str, str]]):
-    """Every reason once, with the names of those it holds for."""
-    for reason in dict.fromkeys(why for _, why in reasons):
-        names = dict.fromkeys(name for name, why in reasons if why == reason)
-        print(f"\n- {'; '.join(names)}: {reason}")
-
-
-def missing_row(name: str, answer: dict, width: int, reasons: list[tuple[str, str]]) -> list[str]:
-    reasons.append((name, answer["why"]))
-    return [name, answer["missing"], *["" for _ in range(width - 2)]]
 
 
 # ---------------------------------------------------------------- accuracy
@@ -183,40 +110,10 @@ def accuracy(environments):
 # ---------------------------------------------------------------- speed
 
 
-def rotated(items: list, by: int) -> list:
-    by %= max(1, len(items))
-    return items[by:] + items[:by]
-
-
 def measure(environments, task: str, candidates: dict[str, str], setting, rounds: int):
-    """Prepares every candidate, then times them all once a round, a different one first each time.
-
-    Returns, by name, the answers to `prepare` and the answers of all rounds to `time`.
-    """
-    prepared = {
-        name: environments[environment].ask(do="prepare", task=task, name=name, setting=setting)
-        for name, environment in candidates.items()
-    }
-    running = [name for name, answer in prepared.items() if "missing" not in answer]
-    samples = {name: [] for name in running}
-    for index in range(rounds):
-        for name in rotated(running, index):
-            time.sleep(0.01)  # so that the threads of the environment asked before are at rest
-            environment = environments[candidates[name]]
-            samples[name].append(environment.ask(do="time", number=prepared[name]["number"]))
-    return prepared, samples
-
-
-def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.3g} [{min(values):.3g}-{max(values):.3g}]"
-
-
-def ratio(samples: dict[str, list[dict]], name: str, reference: str) -> str:
-    """The median over rounds of the ratio within a round, so that what slows a whole round cancels."""
-    if reference not in samples:
-        return "n/a"
-    rounds = zip(samples[name], samples[reference], strict=True)
-    return f"{statistics.median(one['ms'] / other['ms'] for one, other in rounds):.2f}x"
+    """Returns, by name, the answers to `prepare` and the answers of all rounds to `time`."""
+    prepared = prepare(environments, task, candidates, setting)
+    return prepared, sample(environments, candidates, prepared, rounds)
 
 
 def speed_table(environments, task, candidates, setting, rounds, reference):
@@ -252,11 +149,6 @@ def decoding_table(environments, rounds: int):
     forget(environments)
 
 
-def forget(environments):
-    for environment in environments.values():
-        environment.ask(do="forget")
-
-
 def speed(environments, rounds: int):
     for tokens in (8192, 131_072):
         heading(f"cos and sin of {tokens} positions, 64 frequencies, float32")
@@ -275,7 +167,9 @@ def main():
     parser.add_argument("--memory", choices=["kept", "default"], default="kept", help="see README.md")
     parser.add_argument("--verbose", action="store_true", help="show what the workers print")
     arguments = parser.parse_args()
-    environments = {name: Environment(name, arguments.memory, arguments.verbose) for name in ("jax", "torch")}
+    environments = {
+        name: Environment(name, f"peers_{name}", arguments.memory, arguments.verbose) for name in ("jax", "torch")
+    }
     for name, environment in environments.items():
         print(f"- {name}: {environment.about}")
     print(f"- {os.cpu_count()} cores, {arguments.rounds} rounds, memory {arguments.memory}")
@@ -285,8 +179,7 @@ def main():
     if arguments.what in ("speed", "all"):
         speed(environments, arguments.rounds)
     print(f"\nLoad average at the end: {os.getloadavg()[0]:.1f}")
-    for environment in environments.values():
-        environment.close()
+    close(environments)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
     python benchmarks/worker.py peers_jax
 
-`positions.py` starts one for each environment and asks them in turn.
+`positions.py` and `attention.py` start one for each environment and ask them in turn.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -14,12 +15,14 @@ import resource
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import oracle
 
 WINDOW = 64
 SAMPLE_MS = 20.0
+WARM_UP_CALLS, WARM_UP_SECONDS = 3, 1.0
 
 
 def installed_version(package: str) -> str:
@@ -37,6 +40,29 @@ def window(end: int) -> np.ndarray:
 def page_faults() -> int:
     """How often this process so far touched memory that the system first had to give it."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def highest_resident_bytes() -> int:
+    """The most memory this process had at once, since it began or since `reset_highest`."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def reset_highest():
+    """Lets the most be what is resident now, else compiling a call would hide what the call itself needs."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError as error:
+        raise NotImplementedError(f"the highest memory cannot be reset here ({error})") from error
+
+
+def warm_up(run):
+    """A few calls, fewer of what takes long."""
+    start = time.perf_counter()
+    for _ in range(WARM_UP_CALLS):
+        run()
+        if time.perf_counter() - start > WARM_UP_SECONDS:
+            return
 
 
 def float64_tables(tables, positions):
@@ -98,13 +124,13 @@ class Worker:
     def prepare(self, task, name, setting):
         """Builds and warms up a candidate, and settles how many calls make one sample; returns its number."""
         run = self.module.TASKS[task][name](setting)
-        for _ in range(3):
-            run()
+        warm_up(run)
         start = time.perf_counter()
         run()
         ms = 1e3 * (time.perf_counter() - start)
         self.prepared.append((run, max(1, min(200, round(SAMPLE_MS / ms)))))
-        return {"number": len(self.prepared) - 1}
+        about = {"temp_bytes": run.temp_bytes} if hasattr(run, "temp_bytes") else {}
+        return {"number": len(self.prepared) - 1, **about}
 
     def time(self, number):
         """Milliseconds and page faults of one call: the means over the calls of one sample."""
@@ -118,6 +144,42 @@ class Worker:
     def traces(self, number):
         return {"traces": self.prepared[number][0].traces}
 
+    def write_truth(self, **request):
+        """Writes the arrays that candidates are compared with to a file."""
+        self.module.write_truth(**request)
+        return {}
+
+    def compare(self, number, truth):
+        """How far the candidate's output and gradients are from those in the file `truth`.
+
+        "output" is the largest |difference|. "gradient" is the same relative to the largest true value of that
+        gradient, for the worst of them. What a bias has learned counts as one gradient: that of a single number is
+        a sum that nearly cancels, and would be judged by its rounding.
+        """
+        found, differences, largest = self.prepared[number][0].arrays(), {}, {}
+        with np.load(truth) as true:
+            for name, x in found.items():
+                if x.shape != true[name].shape:
+                    raise ValueError(f"{name} is {list(x.shape)}, but the true one {list(true[name].shape)}")
+                kind = name.split()[0]
+                differences.setdefault(kind, []).append(np.abs(x - true[name]).max())
+                largest.setdefault(kind, []).append(np.abs(true[name]).max())
+        error = {"output": float(np.max(differences.pop("output")))}
+        if differences:
+            error["gradient"] = float(
+                np.max([np.max(differences[kind]) / np.max(largest[kind]) for kind in differences])
+            )
+        return {"error": error}
+
+    def peak(self, number):
+        """How far the resident memory rises in one call, above what was resident before it."""
+        run = self.prepared[number][0]
+        gc.collect()
+        reset_highest()
+        before = highest_resident_bytes()
+        run()
+        return {"peak_bytes": highest_resident_bytes() - before}
+
     def forget(self):
         self.prepared.clear()
         return {}
@@ -130,6 +192,8 @@ def answer(worker, request):
         return {"missing": "not installed", "why": str(error).splitlines()[0]}
     except NotImplementedError as error:
         return {"missing": "n/a", "why": str(error)}
+    except MemoryError as error:
+        return {"missing": f"skipped: {error}", "why": ""}
     except Exception as error:
         first_line = (str(error).strip() or "no message").splitlines()[0]
         return {"missing": "failed", "why": f"{type(error).__name__}: {first_line}"}

@@ -11,6 +11,8 @@ import jax
 from posembed_jax import checks, masks
 from posembed_jax.scheme import BoundContentBias
 
+BIAS_SHAPES = "[N, T, S] or [B, N, T, S]"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
@@ -45,7 +47,7 @@ class Inputs:
         else:
             values = self.bias(self.query_positions, self.key_positions)
         values = values[None] if values.ndim == 3 else values
-        check_broadcasts("the value of bias", values, self.logits_shape(), "[N, T, S] or [B, N, T, S]")
+        check_broadcasts("the value of bias", values, self.logits_shape(), BIAS_SHAPES)
         return values.astype(checks.compute_dtype(self.query.dtype))
 
     def mask_values(self) -> jax.Array | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -15,9 +17,7 @@ def attend(inputs: Inputs) -> jax.Array:
     query, key, value = inputs.query, inputs.key, inputs.value
     batch, heads, queries, keys = inputs.logits_shape()
     shared = heads // key.shape[2]  # query heads that share a key head
-    dtype, precision = checks.compute_dtype(query.dtype), inputs.precision
-    if precision is None and query.dtype == jnp.float32:
-        precision = lax.Precision.HIGHEST  # the default is bfloat16 on a TPU
+    dtype, precision = checks.compute_dtype(query.dtype), precision_of(inputs)
 
     grouped = query.reshape(batch, queries, key.shape[2], shared, -1)
     logits = jnp.einsum("btkgd,bskd->bkgts", grouped, key, precision=precision, preferred_element_type=dtype)
@@ -36,6 +36,13 @@ def attend(inputs: Inputs) -> jax.Array:
     weights = weights.astype(value.dtype).reshape(batch, -1, shared, queries, keys)
     out = jnp.einsum("bkgts,bskd->btkgd", weights, value, precision=precision, preferred_element_type=dtype)
     return out.reshape(batch, queries, heads, -1).astype(query.dtype)
+
+
+def precision_of(inputs: Inputs) -> Any:
+    """Of the products: for float32 the default is bfloat16 on a TPU."""
+    if inputs.precision is None and inputs.query.dtype == jnp.float32:
+        return lax.Precision.HIGHEST
+    return inputs.precision
 
 
 def softmax(logits: jax.Array, mask: jax.Array | None) -> jax.Array:

@@ -1,0 +1,187 @@
+"""Visiting the tiles of the logits that are alive, each with its bias, and collecting the gradient of the bias.
+
+A `DistanceBias` is the same for all tiles of one diagonal when positions count up, and takes `2 size - 1` values a
+head. Such tiles are visited diagonal by diagonal; the gradients of a diagonal are summed into one tile, that over equal
+distances, and that goes through `at`, whose own gradient sums in a fixed order: nothing is scattered. Any other bias is
+called with the positions (a `ContentBias` also with the queries and keys) of each tile, and differentiated there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from posembed_jax import checks
+from posembed_jax.attention.inputs import BIAS_SHAPES, check_broadcasts
+from posembed_jax.attention.tiles import Tiles, add_block, block, both, fill_unless_shared, spread, sum_diagonals
+from posembed_jax.scheme import BoundContentBias, BoundDistanceBias
+
+# visit(state, i, j, bias, allowed) -> (state, gradient of the logits [B, N, size, size] or None)
+Visit = Callable[..., tuple[Any, Any]]
+
+
+def as_arrays(bias: Any, tiles: Tiles) -> Any:
+    """The bias as a pytree of arrays only, which `jax.custom_vjp` can differentiate."""
+    if isinstance(bias, jax.Array):
+        return fill_unless_shared(bias, tiles.size)
+    if all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(bias)):
+        return bias
+    function, captured = jax.closure_convert(bias, *tiles.positions(jnp.int32(0), jnp.int32(0)))
+    return jax.tree_util.Partial(lambda captured, *positions: function(*positions, *captured), captured)
+
+
+def split(bias: Any) -> tuple[list[jax.Array], Callable[..., Any]]:
+    """The floating arrays of the bias, and what puts others in their place: a bias, or (None elsewhere) a gradient."""
+    leaves, structure = jax.tree_util.tree_flatten(bias)
+    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+
+    def rebuild(values: list[Any], *, gradient: bool = False) -> Any:
+        rest = iter(values)
+        others = [None] * len(leaves) if gradient else leaves
+        values = [next(rest) if own else other for own, other in zip(floating, others, strict=True)]
+        return jax.tree_util.tree_unflatten(structure, values)
+
+    return [leaf for leaf, own in zip(leaves, floating, strict=True) if own], rebuild
+
+
+def zero_gradients(bias: Any, query: jax.Array, key: jax.Array) -> list[jax.Array]:
+    """Of what the bias is a function of: its floating arrays, and for a `ContentBias` the query and the key."""
+    inputs = [*split(bias)[0], *((query, key) if isinstance(bias, BoundContentBias) else ())]
+    return [jnp.zeros(x.shape, checks.compute_dtype(x.dtype)) for x in inputs]
+
+
+def walk(
+    tiles: Tiles,
+    bias: Any,
+    query: jax.Array,
+    key: jax.Array,
+    state: Any,
+    visit: Visit,
+    *,
+    soft_cap: bool,
+    gradients: list[jax.Array] | None = None,
+) -> tuple[Any, Any]:
+    """Calls `state, logits_bar = visit(state, i, j, bias, allowed)` for every tile that is alive.
+
+    `gradients`, from `zero_gradients`, grow by what `logits_bar` `[B, N, size, size]` passes back to the bias.
+    """
+    i, j, count = tiles.order()
+    start, carry = jnp.int32(0), (state, gradients)
+    if isinstance(bias, BoundDistanceBias):
+        aligned, offset = tiles.alignment()
+        start = jnp.where(aligned, count, 0)
+        carry = _walk_diagonals(tiles, bias, (i, j, start), offset, query.shape[1], carry, visit, soft_cap)
+
+    def tile(number: jax.Array, carry: Any) -> Any:
+        (state, gradients), row, column = carry, i[number], j[number]
+        query_positions, key_positions = tiles.positions(row, column)
+        allowed = tiles.allowed_at(key_positions[..., None, :] - query_positions[..., :, None])
+        if allowed is not None:
+            allowed = jnp.expand_dims(allowed, (0, 1) if allowed.ndim == 2 else 1)
+        allowed = both(allowed, tiles.allowed_in(row, column))
+        here, there = block(query, row, tiles.size, 2), block(key, column, tiles.size, 2)
+        if gradients is None or bias is None:
+            values = None if bias is None else _tile_of(bias, tiles, row, column, here, there)
+            return visit(state, row, column, values, allowed)[0], gradients
+
+        learned, rebuild = split(bias)
+
+        def tile_of(learned: list[jax.Array], here: jax.Array, there: jax.Array) -> jax.Array:
+            return _tile_of(rebuild(learned), tiles, row, column, here, there)
+
+        values, pull_back = (
+            jax.vjp(tile_of, learned, here, there) if not whole else (tile_of(learned, here, there), None)
+        )
+        state, logits_bar = visit(state, row, column, values, allowed)
+        logits_bar = sum_to(logits_bar, values.shape)
+        if pull_back is None:
+            return state, [_add_tile(gradients[0], logits_bar, row, column, tiles.size)]
+        learned_bar, here_bar, there_bar = pull_back(logits_bar)
+        updated = [_add(x, y) for x, y in zip(gradients, learned_bar, strict=False)]
+        if isinstance(bias, BoundContentBias):
+            query_bar, key_bar = gradients[len(learned) :]
+            query_bar = add_block(query_bar, here_bar.astype(query_bar.dtype), row, tiles.size, 2)
+            updated += [query_bar, add_block(key_bar, there_bar.astype(key_bar.dtype), column, tiles.size, 2)]
+        return state, updated
+
+    return lax.fori_loop(start, count, tile, carry)
+
+
+def _walk_diagonals(
+    tiles: Tiles,
+    bias: BoundDistanceBias,
+    order: tuple[jax.Array, jax.Array, jax.Array],
+    offset: jax.Array,
+    heads: int,
+    carry: Any,
+    visit: Visit,
+    soft_cap: bool,
+) -> Any:
+    i, j, count = order
+    size = tiles.size
+    learned, rebuild = split(bias)
+
+    def diagonal(carry: Any) -> Any:
+        number, (state, gradients) = carry
+        blocks = j[number] - i[number]
+        distance = blocks * size + offset + jnp.arange(1 - size, size, dtype=jnp.int32)
+        by_distance, pull_back = jax.vjp(lambda learned: rebuild(learned).at(distance), learned)
+        allowed, values = tiles.allowed_at(distance), by_distance
+        if allowed is not None and not soft_cap:  # one array for each tile to read instead of two
+            values, allowed = jnp.where(allowed[None], values, -jnp.inf), None
+        values = spread(values)[None]
+        allowed = None if allowed is None else spread(allowed[None])[None]
+
+        def tile(carry: Any) -> Any:
+            number, state, total = carry
+            row, column = i[number], j[number]
+            state, logits_bar = visit(state, row, column, values, both(allowed, tiles.allowed_in(row, column)))
+            return number + 1, state, None if total is None else total + logits_bar.sum(axis=0)
+
+        def on_this_diagonal(carry: Any) -> jax.Array:
+            return (carry[0] < count) & (j[carry[0]] - i[carry[0]] == blocks)
+
+        total = None if gradients is None else jnp.zeros((heads, size, size), by_distance.dtype)
+        number, state, total = lax.while_loop(on_this_diagonal, tile, (number, state, total))
+        if gradients is not None and total is not None:
+            (learned_bar,) = pull_back(sum_to(sum_diagonals(total), by_distance.shape))
+            gradients = [_add(x, y) for x, y in zip(gradients, learned_bar, strict=True)]
+        return number, (state, gradients)
+
+    return lax.while_loop(lambda carry: carry[0] < count, diagonal, (jnp.int32(0), carry))[1]
+
+
+def _tile_of(bias: Any, tiles: Tiles, i: jax.Array, j: jax.Array, query: jax.Array, key: jax.Array) -> jax.Array:
+    """The bias of tile i, j, with its queries `[B, N, size, D]` and keys: `[B or 1, N or 1, size, size]`."""
+    dtype = checks.compute_dtype(query.dtype)
+    if isinstance(bias, jax.Array):
+        return block(block(bias, i, tiles.size, 2), j, tiles.size, 3).astype(dtype)
+    if isinstance(bias, BoundContentBias):
+        values = bias(jnp.swapaxes(query, 1, 2), jnp.swapaxes(key, 1, 2), *tiles.positions(i, j))
+    else:
+        values = bias(*tiles.positions(i, j))
+    values = values[None] if values.ndim == 3 else values
+    check_broadcasts("the value of bias", values, (*query.shape[:2], tiles.size, tiles.size), BIAS_SHAPES)
+    return values.astype(dtype)
+
+
+def sum_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """x summed over the axes that have length 1 in `shape`: the transpose of broadcasting."""
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1 and x.shape[axis] > 1)
+    return x.sum(axes, keepdims=True) if axes else x
+
+
+def _add(total: jax.Array, update: jax.Array) -> jax.Array:
+    return total + update.astype(total.dtype)
+
+
+def _add_tile(total: jax.Array, update: jax.Array, i: jax.Array, j: jax.Array, size: int) -> jax.Array:
+    """`total` `[B or 1, N or 1, T or 1, S or 1]` with `update` added to its tile i, j."""
+    starts = (0, 0, 0 if total.shape[2] == 1 else i * size, 0 if total.shape[3] == 1 else j * size)
+    before = lax.dynamic_slice(total, starts, update.shape)
+    return lax.dynamic_update_slice(total, before + update, starts)
