@@ -94,12 +94,10 @@ def walk(
         def tile_of(learned: list[jax.Array], here: jax.Array, there: jax.Array) -> jax.Array:
             return _tile_of(rebuild(learned), tiles, row, column, here, there)
 
-        values, pull_back = (
-            jax.vjp(tile_of, learned, here, there) if not whole else (tile_of(learned, here, there), None)
-        )
+        values, pull_back = jax.vjp(tile_of, learned, here, there)
         state, logits_bar = visit(state, row, column, values, allowed)
         logits_bar = sum_to(logits_bar, values.shape)
-        if pull_back is None:
+        if isinstance(bias, jax.Array):  # pulled back, every tile would be a whole array of zeros around it
             return state, [_add_tile(gradients[0], logits_bar, row, column, tiles.size)]
         learned_bar, here_bar, there_bar = pull_back(logits_bar)
         updated = [_add(x, y) for x, y in zip(gradients, learned_bar, strict=False)]
