@@ -75,7 +75,7 @@ def walk(
     if isinstance(bias, BoundDistanceBias):
         aligned, offset = tiles.alignment()
         start = jnp.where(aligned, count, 0)
-        carry = _walk_diagonals(tiles, bias, (i, j, start), offset, query.shape[1], carry, visit, soft_cap)
+        carry = _walk_diagonals(tiles, bias, (i, j, start), offset, query, carry, visit, soft_cap)
 
     def tile(number: jax.Array, carry: Any) -> Any:
         (state, gradients), row, column = carry, i[number], j[number]
@@ -86,8 +86,8 @@ def walk(
         allowed = both(allowed, tiles.allowed_in(row, column))
         here, there = block(query, row, tiles.size, 2), block(key, column, tiles.size, 2)
         if gradients is None or bias is None:
-            values = None if bias is None else _tile_of(bias, tiles, row, column, here, there)
-            return visit(state, row, column, values, allowed)[0], gradients
+            given = None if bias is None else _tile_of(bias, tiles, row, column, here, there)
+            return visit(state, row, column, given, allowed)[0], gradients
 
         learned, rebuild = split(bias)
 
@@ -115,20 +115,20 @@ def _walk_diagonals(
     bias: BoundDistanceBias,
     order: tuple[jax.Array, jax.Array, jax.Array],
     offset: jax.Array,
-    heads: int,
+    query: jax.Array,
     carry: Any,
     visit: Visit,
     soft_cap: bool,
 ) -> Any:
     i, j, count = order
-    size = tiles.size
+    size, dtype = tiles.size, checks.compute_dtype(query.dtype)
     learned, rebuild = split(bias)
 
     def diagonal(carry: Any) -> Any:
         number, (state, gradients) = carry
         blocks = j[number] - i[number]
         distance = blocks * size + offset + jnp.arange(1 - size, size, dtype=jnp.int32)
-        by_distance, pull_back = jax.vjp(lambda learned: rebuild(learned).at(distance), learned)
+        by_distance, pull_back = jax.vjp(lambda learned: rebuild(learned).at(distance).astype(dtype), learned)
         allowed, values = tiles.allowed_at(distance), by_distance
         if allowed is not None and not soft_cap:  # one array for each tile to read instead of two
             values, allowed = jnp.where(allowed[None], values, -jnp.inf), None
@@ -144,7 +144,7 @@ def _walk_diagonals(
         def on_this_diagonal(carry: Any) -> jax.Array:
             return (carry[0] < count) & (j[carry[0]] - i[carry[0]] == blocks)
 
-        total = None if gradients is None else jnp.zeros((heads, size, size), by_distance.dtype)
+        total = None if gradients is None else jnp.zeros((query.shape[1], size, size), dtype)
         number, state, total = lax.while_loop(on_this_diagonal, tile, (number, state, total))
         if gradients is not None and total is not None:
             (learned_bar,) = pull_back(sum_to(sum_diagonals(total), by_distance.shape))
