@@ -1,7 +1,7 @@
 """Causal attention with a position bias: time and memory of posembed_jax beside its peers.
 
     python benchmarks/attention.py [time|memory|all] [--lengths 1024,2048,4096] [--dtypes float32,bfloat16]
-        [--biases t5,alibi,kerple,fire] [--rounds 5] [--gib 3] [--write DIR] [--quick]
+        [--biases t5,alibi,kerple,fire] [--rounds 5] [--gib 3] [--memory kept] [--write DIR] [--quick]
 
 8 heads of 64 channels, batch 1, forward and forward+backward; the gradient is to query, key, value and what the bias
 has learned. Every result is compared with the reference before it is timed. Needs nothing but the standard library
@@ -146,7 +146,7 @@ def records(setting, results: dict[str, dict[str, dict]]) -> list[dict]:
 
 def run_time(arguments, setting) -> list[dict]:
     """Fresh workers for each table: one that runs out of memory then leaves a gap in one table."""
-    environments = start(arguments, "kept")
+    environments = start(arguments, arguments.memory)
     heading(f"{title(setting)}, S = {setting['length']}")
     results = measure_time(environments, setting, arguments.rounds)
     time_table(results)
@@ -263,6 +263,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--biases", type=several(str, BIASES), help="t5,alibi,kerple,fire if not given")
     parser.add_argument("--rounds", type=int, help="how often everything is timed; 5 if not given")
     parser.add_argument("--gib", type=float, default=3.0, help="skip what would need more memory (default: 3)")
+    parser.add_argument("--memory", choices=["kept", "default"], default="kept", help="see README.md")
     parser.add_argument("--write", type=Path, metavar="DIR", help="also write attention.md, .json and .png there")
     parser.add_argument("--verbose", action="store_true", help="show what the workers print")
     parser.add_argument("--quick", action="store_true", help="does it work? T5, float32, 256 and 512 tokens, 2 rounds")
@@ -276,7 +277,7 @@ def parse() -> argparse.Namespace:
 def command(arguments) -> str:
     """What to type for the same run, without where it is written to."""
     lists = (f"--{name} {','.join(map(str, getattr(arguments, name)))}" for name in ("lengths", "dtypes", "biases"))
-    numbers = f"--rounds {arguments.rounds} --gib {arguments.gib:g}"
+    numbers = f"--rounds {arguments.rounds} --gib {arguments.gib:g} --memory {arguments.memory}"
     return f"python benchmarks/attention.py {arguments.what} {' '.join(lists)} {numbers}"
 
 

@@ -20,9 +20,9 @@ from biases import ARRAY, BOUND
 from jax import lax
 
 import posembed_jax as pe
+from posembed_jax.attention.tiles import tile_size
 
 PACKAGES = ("posembed_jax", "jax", "jaxlib", "tokamax")
-LIMIT_TILES = (128, 128)
 
 
 def device() -> str:
@@ -73,8 +73,8 @@ def tokamax(implementation):
 
 
 def matmuls(bias, q, k, v, params):
-    tiles = [math.gcd(tile, q.shape[1]) for tile in LIMIT_TILES]
-    return limit.attention(*tiles)(q, k, v)
+    length, heads = q.shape[1:3]
+    return limit.attention(math.gcd(tile_size((1, heads, length, length)) or length, length))(q, k, v)
 
 
 CANDIDATES = {

@@ -205,7 +205,7 @@ def train(name, loss, params, text, options):
 def evaluate(loss, params, text, options):
     """Held-out bits per byte at each multiple of the training length, of the same bytes, which are cut differently."""
     longest = max(MULTIPLES) * options.length
-    starts = np.linspace(0, text.shape[0] - longest - 1, 16 * options.batch, dtype=np.int32)
+    starts = np.linspace(0, text.shape[0] - longest - 1, options.held_out * options.batch, dtype=np.int32)
 
     @functools.partial(jax.jit, static_argnames="length")
     def at(params, text, length):
@@ -284,7 +284,8 @@ FLAGS = {  # name: default, help
     "heads": (4, "attention heads"),
     "learning-rate": (4e-3, "at the end of the warm-up; cosine decay"),
     "dtype": ("float32", "of activations, float32 or bfloat16; parameters are float32"),
-    "attention": ("", "implementation of posembed_jax.attend, such as reference; its own choice when empty"),
+    "attention": ("", "implementation of posembed_jax.attend, reference or xla; its own choice when empty"),
+    "held-out": (16, "batches of held-out text, of the longest length"),
     "seed": (0, "of parameters, batches and samples"),
     "sample": (120, "bytes of generated text, prompt included"),
     "checkpoint": ("", "a directory for checkpoints; none when empty"),

@@ -7,6 +7,7 @@ from posembed_jax import masks as masks
 from posembed_jax import positions as positions
 from posembed_jax.attention import KVCache as KVCache
 from posembed_jax.attention import attend as attend
+from posembed_jax.attention import bias_to_channels as bias_to_channels
 from posembed_jax.scheme import Additive as Additive
 from posembed_jax.scheme import Bias as Bias
 from posembed_jax.scheme import Bound as Bound

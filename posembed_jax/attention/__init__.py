@@ -2,3 +2,4 @@
 
 from posembed_jax.attention.api import attend as attend
 from posembed_jax.attention.cache import KVCache as KVCache
+from posembed_jax.attention.channels import bias_to_channels as bias_to_channels

@@ -160,3 +160,21 @@ class ALiBi(DistanceBias):
     def at(self, arrays: Arrays, distance: jax.Array) -> jax.Array:
         slopes = arrays["slopes"].reshape(-1, *[1] * distance.ndim)
         return slopes * (-jnp.abs(distance) if self.symmetric else distance).astype(jnp.float32)[None]
+
+    def factors(self, query_positions: jax.Array, key_positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Two factors of `slopes[n] (key_positions[s] - query_positions[t])`, for `bias_to_channels`.
+
+        They give the bias with `symmetric=False`, and with `symmetric=True` where no query attends a key after it.
+
+        Args:
+            query_positions, key_positions: int32 `[T]` or `[B, T]`, `[S]` or `[B, S]`.
+
+        Returns:
+            float32 `[..., T, heads, 2]` and `[..., S, 1, 2]`.
+        """
+        query_positions = checks.positions("query_positions", query_positions)
+        key_positions = checks.positions("key_positions", key_positions)
+        slopes = jnp.asarray(self.constants()["slopes"])
+        query, key = (x.astype(jnp.float32)[..., None] for x in (query_positions, key_positions))
+        slopes = jnp.broadcast_to(slopes, (*query_positions.shape, self.heads))
+        return jnp.stack([slopes, -slopes * query], axis=-1), jnp.stack([key, jnp.ones_like(key)], axis=-1)
