@@ -53,7 +53,11 @@ def attend(inputs: Inputs) -> jax.Array:
     )
     tiles = _cut(inputs, size)
     query, key, value = (fill(jnp.swapaxes(x, 1, 2), 2, size) for x in (inputs.query, inputs.key, inputs.value))
-    out = _attend(settings, query, key, value, walk.as_arrays(inputs.bias, tiles), tiles, inputs.dropout_key)
+    attention = functools.partial(_attend, settings)
+    sharding = jax.typeof(query).sharding
+    if sharding.mesh.explicit_axes:  # slices of tiles and sums over them are left to the compiler, as on an Auto mesh
+        attention = jax.sharding.auto_axes(attention, out_sharding=sharding)
+    out = attention(query, key, value, walk.as_arrays(inputs.bias, tiles), tiles, inputs.dropout_key)
     return jnp.swapaxes(out[:, :, : inputs.query.shape[1]], 1, 2)
 
 
@@ -168,7 +172,7 @@ _attend.defvjp(_forward, _backward)
 
 def _group(x: jax.Array, heads: int) -> jax.Array:
     """`[B, N, T, ...]` -> `[B, heads, N / heads * T, ...]`: heads that share a key head are more rows of one matrix."""
-    return x.reshape(x.shape[0], heads, -1, x.shape[3])
+    return x if x.shape[1] == heads else x.reshape(x.shape[0], heads, -1, x.shape[3])
 
 
 def _product(settings: Settings, equation: str, x: jax.Array, y: jax.Array) -> jax.Array:

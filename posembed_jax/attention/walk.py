@@ -139,15 +139,16 @@ def _walk_diagonals(
             number, state, total = carry
             row, column = i[number], j[number]
             state, logits_bar = visit(state, row, column, values, both(allowed, tiles.allowed_in(row, column)))
-            return number + 1, state, None if total is None else total + logits_bar.sum(axis=0)
+            return number + 1, state, None if total is None else total + logits_bar
 
         def on_this_diagonal(carry: Any) -> jax.Array:
             return (carry[0] < count) & (j[carry[0]] - i[carry[0]] == blocks)
 
-        total = None if gradients is None else jnp.zeros((query.shape[1], size, size), dtype)
+        total = None if gradients is None else jnp.zeros((*query.shape[:2], size, size), dtype)
         number, state, total = lax.while_loop(on_this_diagonal, tile, (number, state, total))
         if gradients is not None and total is not None:
-            (learned_bar,) = pull_back(sum_to(sum_diagonals(total), by_distance.shape))
+            values_bar = jax.vmap(sum_diagonals)(total).sum(axis=0)  # rows last: they may be on several devices
+            (learned_bar,) = pull_back(sum_to(values_bar, by_distance.shape))
             gradients = [_add(x, y) for x, y in zip(gradients, learned_bar, strict=True)]
         return number, (state, gradients)
 
