@@ -118,6 +118,16 @@ def linen_hook(attention_fn=None, query=None, **arguments):
     return nn.MultiHeadDotProductAttention(N, attention_fn=attention_fn).init(KEY, x, **arguments)
 
 
+def second_derivative(implementation):
+    x = jnp.ones((1, 1032, 1, 2))
+    jax.grad(lambda x: jax.grad(lambda x: pe.attend(x, x, x, implementation=implementation).sum())(x).sum())(x)
+
+
+def many_tiles(bias):
+    x = jnp.ones((1, 520, N, 2))
+    pe.attend(x, x, x, bias=bias, implementation="xla")
+
+
 LEARN = good(pe.LearnedPositions, length=4, features=F)
 SINUSOIDS = good(pe.Sinusoidal, features=F)
 ROTARY = good(pe.RoPE, dim=D, layout="half")
@@ -134,6 +144,10 @@ WINDOW = good(masks.window, query_positions=P, key_positions=Q)
 APPEND = good(CACHE.append, **NEW)
 ATTEND = good(pe.attend, query=QUERY, key=KEYS, value=KEYS, query_positions=P + 2, key_positions=Q)
 SELF = good(pe.attend, query=QUERY, key=KEYS[:, :T], value=KEYS[:, :T])
+CHANNELS = good(
+    pe.bias_to_channels, query=QUERY, key=KEYS, query_factors=jnp.ones((T, N, 2)), key_factors=jnp.ones((B, S, 1, 2))
+)
+FACTORS = good(pe.ALiBi(heads=N).factors, query_positions=P, key_positions=Q)
 BARE = good(pe.attend, query=QUERY, key=KEYS, value=KEYS)
 RANGES = good(masks.causal, query_positions=P, key_positions=Q)
 
@@ -407,7 +421,30 @@ ROWS = [
     ),
     (good(masks.padding), "key_mask", BOOLS[0], AssertionError, "boolean [S] or [B, S]"),
     # attend.
-    (ATTEND, "implementation", "cudnn", ValueError, "one of 'reference'"),
+    (ATTEND, "implementation", "cudnn", ValueError, "one of 'reference', 'xla'"),
+    (second_derivative, "implementation", "xla", NotImplementedError, ", which ... pass implementation='reference'"),
+    (
+        many_tiles,
+        "bias",
+        OtherHeads().bind({}),
+        AssertionError,
+        "the value of bias is float32[1, 5, ... [N, T, S] or [B, N, T, S] in a tile, that is [1, 4",
+        "",
+    ),
+    # bias_to_channels.
+    (CHANNELS, "query", QUERY[0], AssertionError, "[B, T, N, D]"),
+    (CHANNELS, "key", KEYS[0], AssertionError, "[B, S, K, D]"),
+    (CHANNELS, "query", QUERY.astype(jnp.float16), TypeError, "float32, bfloat16 or float64, ... float16 overflows"),
+    (CHANNELS, "key", KEYS.astype(jnp.bfloat16), TypeError, "float32, bfloat16 or float64, as the query is"),
+    (CHANNELS, "key", KEYS[..., :4], AssertionError, "[B, S, K, D] of float32[2, 3, 4, 8]"),
+    (CHANNELS, "scale", -1.0, ValueError, POSITIVE),
+    (CHANNELS, "multiple_of", 0, ValueError, INT),
+    (CHANNELS, "query_factors", FLOATS, AssertionError, "floating [T, N, R] or [B, T, N, R], for float32[2, 3, 4, 8]"),
+    (CHANNELS, "key_factors", jnp.ones((S, K, 2), int), AssertionError, "floating [T, N, R] or [B, T, N, R]"),
+    (CHANNELS, "query_factors", jnp.ones((T, 3, 2)), AssertionError, "that is [3, 4, 2] or 1 on an axis"),
+    (CHANNELS, "key_factors", jnp.ones((S, K, 3)), ValueError, "key_factors has 3 factors; it needs 2", ""),
+    (FACTORS, "query_positions", FLOATS, TypeError, "int32 positions [T] or [B, T]"),
+    (FACTORS, "key_positions", FLOATS, TypeError, "int32 positions [T] or [B, T]"),
     (ATTEND, "query", QUERY[0], AssertionError, "floating [B, T, N, D]"),
     (ATTEND, "query", QUERY.astype(jnp.int32), AssertionError, "floating [B, T, N, D]"),
     (
@@ -674,6 +711,10 @@ GOOD = {
             "query_segment_ids": IDS + 1,
             "key_segment_ids": jnp.ones((B, S), jnp.int32),
         },
+    ),
+    "bias_to_channels": (
+        pe.bias_to_channels,
+        {"query": QUERY, "key": KEYS, "query_factors": jnp.ones((T, N, 2)), "key_factors": jnp.ones((B, S, 1, 2))},
     ),
     "init": (lambda data: pe.init(LEARNED, jax.random.wrap_key_data(data)), {"data": jax.random.key_data(KEY)}),
     "LearnedPositions": (

@@ -121,8 +121,8 @@ def _once(x: jax.Array) -> jax.Array:
 @_once.defjvp
 def _once_jvp(primals, tangents):
     raise NotImplementedError(
-        'implementation is "xla", which has first derivatives in reverse mode only; for second derivatives pass '
-        'implementation="reference".'
+        "implementation is 'xla', which has first derivatives in reverse mode only; for second derivatives pass "
+        "implementation='reference'."
     )
 
 

@@ -67,9 +67,7 @@ def bias_to_channels(
     there = _parts("key_factors", key_factors, key, 1.0)
     ranks = query_factors.shape[-1], key_factors.shape[-1]
     if ranks[0] != ranks[1]:
-        raise ValueError(
-            f"key_factors has {ranks[1]} factors; query_factors has {ranks[0]}: they are multiplied in pairs."
-        )
+        raise ValueError(f"key_factors has {ranks[1]} factors; it needs {ranks[0]}, as query_factors: they are pairs.")
     kept = [(a, b) for a in range(len(here)) for b in range(len(there)) if a + b < len(here)]
     new_query = jnp.concatenate([query, *(here[a] for a, _ in kept)], axis=-1)
     new_key = jnp.concatenate([key, *(there[b] for _, b in kept)], axis=-1)

@@ -133,6 +133,7 @@ def _walk_diagonals(
         if allowed is not None and not soft_cap:  # one array for each tile to read instead of two
             values, allowed = jnp.where(allowed[None], values, -jnp.inf), None
         values = spread(values)[None]
+        _check_tile(values, query, size)
         allowed = None if allowed is None else spread(allowed[None])[None]
 
         def tile(carry: Any) -> Any:
@@ -165,8 +166,12 @@ def _tile_of(bias: Any, tiles: Tiles, i: jax.Array, j: jax.Array, query: jax.Arr
     else:
         values = bias(*tiles.positions(i, j))
     values = values[None] if values.ndim == 3 else values
-    check_broadcasts("the value of bias", values, (*query.shape[:2], tiles.size, tiles.size), BIAS_SHAPES)
+    _check_tile(values, query, tiles.size)
     return values.astype(dtype)
+
+
+def _check_tile(values: jax.Array, query: jax.Array, size: int) -> None:
+    check_broadcasts("the value of bias", values, (*query.shape[:2], size, size), f"{BIAS_SHAPES} in a tile")
 
 
 def sum_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
