@@ -71,6 +71,23 @@ def nnx_module(make, *args, **kwargs):
 T5 = pe.T5Bias(heads=N, bidirectional=False)
 LEARNED = pe.LearnedPositions(length=S, features=F)
 
+
+def all_of(implementation):
+    """`attend` with every argument that all implementations take; 1.5 * 2^20 logits, which are several tiles."""
+
+    def function(q, k, v, table, mask, qp, kp, qi, ki):
+        where = {"query_positions": qp, "key_positions": kp, "query_segment_ids": qi, "key_segment_ids": ki}
+        masks = {"mask": mask, "causal": True, "window": 100}
+        bias = T5.bind({"table": table})
+        return pe.attend(q, k, v, bias=bias, **masks, **where, logits_soft_cap=30.0, implementation=implementation)
+
+    return function, *QKV, floats(N, T5.buckets), bools(T, S), ints(B, T), ints(B, S), ints(B, T), ints(B, S)
+
+
+def long_attention(q, k, v, table):
+    return pe.attend(q, k, v, bias=T5.bind({"table": table}), causal=True, implementation="xla")
+
+
 FUNCTIONS = {  # name -> (function, *shapes of its arguments)
     "positions.arange": (lambda offset: pe.positions.arange(T, offset), ints(B)),
     "positions.from_segment_ids": (pe.positions.from_segment_ids, ints(B, T)),
@@ -117,33 +134,16 @@ FUNCTIONS = {  # name -> (function, *shapes of its arguments)
     "T5Bias, batched": bound(T5, ints(B, T), ints(B, S)),
     "ALiBi": bound(pe.ALiBi(heads=N), ints(T), ints(S)),
     "attend": (pe.attend, *QKV),
-    "attend, all of it": (
-        lambda q, k, v, table, mask, qp, kp, qi, ki: pe.attend(
-            q,
-            k,
-            v,
-            bias=T5.bind({"table": table}),
-            mask=mask,
-            causal=True,
-            window=100,
-            query_positions=qp,
-            key_positions=kp,
-            query_segment_ids=qi,
-            key_segment_ids=ki,
-            logits_soft_cap=30.0,
-        ),
-        *QKV,
-        floats(N, T5.buckets),
-        bools(T, S),
-        ints(B, T),
-        ints(B, S),
-        ints(B, T),
-        ints(B, S),
-    ),
+    **{f"attend, all of it, {name}": all_of(name) for name in ("reference", "xla")},
     "attend, dropout": (
         lambda q, k, v, seed: pe.attend(q, k, v, dropout_rate=0.1, dropout_key=jax.random.key(seed)),
         *QKV,
         SEED,
+    ),
+    "bias_to_channels": (
+        lambda q, k, qp, kp: pe.bias_to_channels(q, k, *pe.ALiBi(heads=N).factors(qp, kp)),
+        *(floats(B, T, N, D, dtype=jnp.bfloat16), floats(B, S, K, D, dtype=jnp.bfloat16)),
+        *(ints(B, T), ints(S)),
     ),
     "KVCache": (pe.KVCache.append, CACHE, floats(B, 3, K, D), floats(B, 3, K, D), ints(B, 3), ints(B, 3)),
     "linen.TokenEmbed": linen_module(linen.TokenEmbed(vocabulary=V, features=F), ints(B, T)),
@@ -223,6 +223,7 @@ def test_learned_arguments_have_gradients():
 # Ahead-of-time compilation for TPUs
 
 LONG = 4096
+LONGER = [floats(1, 4 * LONG, N, 128, dtype=jnp.bfloat16)] * 3
 MEASURED = {  # name -> (function, *shapes); the memory it needs beside arguments and results is printed
     "T5Bias [8, 4096, 4096]": bound(T5, ints(LONG), ints(LONG)),
     "rotate half bfloat16 [1, 4096, 16, 128]": (
@@ -231,6 +232,7 @@ MEASURED = {  # name -> (function, *shapes); the memory it needs beside argument
         floats(LONG, 64),
         floats(LONG, 64),
     ),
+    "attend xla T5Bias bfloat16 [1, 16384, 8, 128]": (long_attention, *LONGER, floats(N, T5.buckets)),
     "RoPE half bfloat16 [1, 4096, 16, 128]": bound(
         pe.RoPE(dim=128, layout="half"), floats(1, LONG, 16, 128, dtype=jnp.bfloat16), ints(LONG)
     ),
@@ -238,7 +240,8 @@ MEASURED = {  # name -> (function, *shapes); the memory it needs beside argument
         pe.RoPE(dim=128, layout="interleaved"), floats(1, LONG, 16, 128, dtype=jnp.bfloat16), ints(LONG)
     ),
 }
-COMPILED = ("embed", "LearnedPositions", "Sinusoidal", "RoPE, learned", "T5Bias", "attend, all of it", "KVCache")
+ALL_OF = ("attend, all of it, reference", "attend, all of it, xla")
+COMPILED = ("embed", "LearnedPositions", "Sinusoidal", "RoPE, learned", "T5Bias", *ALL_OF, "KVCache")
 TOPOLOGIES = ("v5e:2x2", "v6e:2x2")
 
 
@@ -283,6 +286,8 @@ def test_compiles_for_tpus():
         # A rotation is one pass over x, and a bias makes little that is larger than itself, forward and backward.
         assert found[f"{topology} rotate half bfloat16 [1, 4096, 16, 128] forward"] <= 2 * LONG * 16 * 128
         for kind in ("forward", "gradient"):
+            tiled = found[f"{topology} attend xla T5Bias bfloat16 [1, 16384, 8, 128] {kind}"]
+            assert 0 <= tiled <= 2**29  # the logits alone are 8 GiB
             assert 0 <= found[f"{topology} T5Bias [8, 4096, 4096] {kind}"] <= 3 * 4 * N * LONG * LONG
 
 
