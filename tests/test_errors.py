@@ -123,6 +123,15 @@ def second_derivative(implementation):
     jax.grad(lambda x: jax.grad(lambda x: pe.attend(x, x, x, implementation=implementation).sum())(x).sum())(x)
 
 
+def second_derivative_of_the_bias(implementation):
+    x, t5 = jnp.ones((1, 1032, 1, 2)), pe.T5Bias(heads=1, bidirectional=True)
+
+    def loss(table):
+        return pe.attend(x, x, x, bias=t5.bind({"table": table}), implementation=implementation).sum()
+
+    jax.grad(lambda table: jax.grad(loss)(table).sum())(jnp.ones((1, 32)))
+
+
 def many_tiles(bias):
     x = jnp.ones((1, 520, N, 2))
     pe.attend(x, x, x, bias=bias, implementation="xla")
@@ -423,6 +432,7 @@ ROWS = [
     # attend.
     (ATTEND, "implementation", "cudnn", ValueError, "one of 'reference', 'xla'"),
     (second_derivative, "implementation", "xla", NotImplementedError, ", which ... pass implementation='reference'"),
+    (second_derivative_of_the_bias, "implementation", "xla", NotImplementedError, "pass implementation='reference'"),
     (
         many_tiles,
         "bias",

@@ -66,7 +66,7 @@ def attend(
         precision: of the two products; for float32 inputs None means the highest, the same on every backend.
         implementation: "reference" keeps the whole [B, N, T, S] logits in memory, and can be differentiated at will.
             "xla" works tile by tile, in memory that grows with T + S, leaves out tiles in which nobody attends, and has
-            first derivatives in reverse mode; up to 2^20 logits, or with one query, it is the reference. None chooses:
+            first derivatives in reverse mode; up to 2^20 logits, or 32 queries, it is the reference. None chooses:
             "xla" on a CPU, and elsewhere above 2^26 logits.
 
     Returns:

@@ -63,7 +63,8 @@ def attend(inputs: Inputs) -> jax.Array:
 
 def _cut(inputs: Inputs, size: int) -> Tiles:
     query_ids, key_ids, mask, window = inputs.query_segment_ids, inputs.key_segment_ids, inputs.mask, inputs.window
-    if key_ids is None and inputs.key.shape[1] % size:  # the keys that fill up the last tile are padding
+    lengths = inputs.query.shape[1], inputs.key.shape[1]
+    if key_ids is None and any(length % size for length in lengths):  # what fills up the last tile is padding
         query_ids, key_ids = (jnp.ones((1, x.shape[1]), jnp.int32) for x in (inputs.query, inputs.key))
     if mask is not None:
         mask = fill_unless_shared(mask if mask.ndim == 4 else mask[None, None], size)
@@ -129,6 +130,8 @@ def _once_jvp(primals, tangents):
 def _backward(settings, saved, out_bar):
     query, key, value, bias, tiles, dropout_key, out, normalizer = saved
     query, key, value, out_bar = map(_once, (query, key, value, out_bar))
+    learned, rebuild = walk.split(bias)
+    bias = rebuild([_once(x) for x in learned])
     size, heads, dtype = tiles.size, key.shape[1], checks.compute_dtype(query.dtype)
     projection = jnp.sum(out.astype(dtype) * out_bar.astype(dtype), axis=-1)  # sum over keys of weights * weights_bar
 
@@ -158,7 +161,6 @@ def _backward(settings, saved, out_bar):
         tiles, bias, query, key, state, visit, soft_cap=soft_cap, gradients=gradients
     )
     query_bar, key_bar = settings.scale * query_bar, settings.scale * key_bar
-    learned, rebuild = walk.split(bias)
     learned_bar, content_bar = gradients[: len(learned)], gradients[len(learned) :]
     if content_bar:
         query_bar, key_bar = query_bar + content_bar[0], key_bar + content_bar[1]
@@ -194,6 +196,7 @@ def _logits(
         logits, slope = settings.logits_soft_cap * capped, 1.0 - capped * capped
     if allowed is not None:
         logits = jnp.where(allowed, logits, -jnp.inf)
+        slope = None if slope is None else jnp.where(allowed, slope, 0.0)  # a bias may be anything where not allowed
     return logits, slope
 
 

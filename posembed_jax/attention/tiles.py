@@ -12,16 +12,17 @@ from jax import lax
 
 LARGEST, SMALLEST = np.iinfo(np.int32).max, np.iinfo(np.int32).min
 WHOLE = 2**20  # up to here the logits are a single tile; measured on a CPU, where tiles win above it
+FEW = 32  # up to so many queries as well: their logits take as much as so many key features, and a tile is wasteful
 PART = 2**19  # logits of one tile, 2 MiB in float32: more leaves the CPU's cache, fewer are all overhead
 
 
 def tile_size(shape: tuple[int, int, int, int]) -> int | None:
-    """Queries, and keys, of a tile of logits `[B, N, T, S]`; None where one tile holds all of them, or one query is.
+    """Queries, and keys, of a tile of logits `[B, N, T, S]`; None where one tile holds all of them.
 
     A power of two in 64 ... 512, made smaller by multiples of 32 where that leaves less to fill up.
     """
     batch, heads, queries, keys = shape
-    if queries == 1 or math.prod(shape) <= WHOLE:
+    if queries <= FEW or math.prod(shape) <= WHOLE:
         return None
     size = int(np.clip(2 ** int(math.log2(PART / (batch * heads)) / 2), 64, 512))
     needed = min(math.ceil(length / math.ceil(length / size)) for length in (queries, max(keys, queries)))
@@ -118,18 +119,23 @@ class Tiles:
             allowed = both(allowed, block(block(self.mask, i, self.size, 2), j, self.size, 3))
         return allowed
 
-    def order(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """i and j of the tiles that are alive, diagonal by diagonal, and how many there are."""
-        alive = self.alive()
+    def order(self, aligned: jax.Array, offset: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """i and j of the tiles that are alive, diagonal by diagonal, and how many there are; see `alignment`."""
+        alive = self.alive(aligned, offset)
         rows = alive.shape[0]
         i, j = (lax.broadcasted_iota(jnp.int32, alive.shape, axis) for axis in (0, 1))
         order = jnp.argsort(jnp.where(alive, (j - i + rows) * rows + i, LARGEST).reshape(-1))
         return i.reshape(-1)[order], j.reshape(-1)[order], jnp.sum(alive, dtype=jnp.int32)
 
-    def alive(self) -> jax.Array:
+    def alive(self, aligned: jax.Array, offset: jax.Array) -> jax.Array:
         """Whether anybody may attend in a tile, or it cannot be told: bool `[blocks of queries, blocks of keys]`."""
-        first_query, last_query, queries = _range(self.query_positions, self.query_segment_ids, self.size)
-        first_key, last_key, keys = _range(self.key_positions, self.key_segment_ids, self.size)
+        # positions start again in every document, so where they are aligned the indices tell more
+        query_positions = jnp.where(aligned, lax.iota(jnp.int32, self.query_positions.shape[-1]), self.query_positions)
+        key_positions = jnp.where(
+            aligned, lax.iota(jnp.int32, self.key_positions.shape[-1]) + offset, self.key_positions
+        )
+        first_query, last_query, queries = _range(query_positions, self.query_segment_ids, self.size)
+        first_key, last_key, keys = _range(key_positions, self.key_segment_ids, self.size)
         first_query, last_query, queries = (x[:, :, None] for x in (first_query, last_query, queries))
         first_key, last_key, keys = (x[:, None, :] for x in (first_key, last_key, keys))
         alive = queries & keys

@@ -19,7 +19,7 @@ from jax import lax
 from posembed_jax import checks
 from posembed_jax.attention.inputs import BIAS_SHAPES, check_broadcasts
 from posembed_jax.attention.tiles import Tiles, add_block, block, both, fill_unless_shared, spread, sum_diagonals
-from posembed_jax.scheme import BoundContentBias, BoundDistanceBias
+from posembed_jax.scheme import BoundBias, BoundContentBias, BoundDistanceBias
 
 # visit(state, i, j, bias, allowed) -> (state, gradient of the logits [B, N, size, size] or None)
 Visit = Callable[..., tuple[Any, Any]]
@@ -29,10 +29,16 @@ def as_arrays(bias: Any, tiles: Tiles) -> Any:
     """The bias as a pytree of arrays only, which `jax.custom_vjp` can differentiate."""
     if isinstance(bias, jax.Array):
         return fill_unless_shared(bias, tiles.size)
+    if isinstance(bias, BoundBias):  # so that what each tile adds to their gradients is rounded only in the end
+        return jax.tree.map(_promote, bias)
     if all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(bias)):
         return bias
     function, captured = jax.closure_convert(bias, *tiles.positions(jnp.int32(0), jnp.int32(0)))
     return jax.tree_util.Partial(lambda captured, *positions: function(*positions, *captured), captured)
+
+
+def _promote(x: jax.Array) -> jax.Array:
+    return x.astype(checks.compute_dtype(x.dtype)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def split(bias: Any) -> tuple[list[jax.Array], Callable[..., Any]]:
@@ -70,10 +76,10 @@ def walk(
 
     `gradients`, from `zero_gradients`, grow by what `logits_bar` `[B, N, size, size]` passes back to the bias.
     """
-    i, j, count = tiles.order()
+    aligned, offset = tiles.alignment()
+    i, j, count = tiles.order(aligned, offset)
     start, carry = jnp.int32(0), (state, gradients)
     if isinstance(bias, BoundDistanceBias):
-        aligned, offset = tiles.alignment()
         start = jnp.where(aligned, count, 0)
         carry = _walk_diagonals(tiles, bias, (i, j, start), offset, query, carry, visit, soft_cap)
 
