@@ -64,6 +64,17 @@ def tiny(tmp_path_factory):
     return path, run("train_language_model.py", *TINY, *arguments)
 
 
+@pytest.mark.slow
+def test_language_model_trains_the_same_tile_by_tile(tmp_path):
+    """4 rows of 4 heads of 512 x 512 logits are cut into tiles."""
+    large = ["--steps=6", "--batch=4", "--length=512", "--heads=4", "--held-out=1", "--positions=t5"]
+    for attention in ("reference", "xla"):
+        run("train_language_model.py", *TINY, *large, f"--attention={attention}", "--output", tmp_path / attention)
+    reference, xla = (results(tmp_path / name)["t5"]["losses"] for name in ("reference", "xla"))
+    np.testing.assert_allclose(xla, reference, rtol=1e-5)
+    assert xla[-1] < xla[0]
+
+
 def results(path):
     return json.loads((path / "results.json").read_text())
 
