@@ -25,7 +25,18 @@ from posembed_jax.schemes.distance import T5Bias as T5Bias
 from posembed_jax.schemes.distance import alibi_slopes as alibi_slopes
 from posembed_jax.schemes.rotary import RoPE as RoPE
 from posembed_jax.schemes.rotary import permute_layout as permute_layout
+from posembed_jax.schemes.rotary import rerotate as rerotate
 from posembed_jax.schemes.rotary import rotate as rotate
+from posembed_jax.schemes.scaling import NTK as NTK
+from posembed_jax.schemes.scaling import DynamicNTK as DynamicNTK
+from posembed_jax.schemes.scaling import Linear as Linear
+from posembed_jax.schemes.scaling import Llama3 as Llama3
+from posembed_jax.schemes.scaling import LongRoPE as LongRoPE
+from posembed_jax.schemes.scaling import Proportional as Proportional
+from posembed_jax.schemes.scaling import Scaling as Scaling
+from posembed_jax.schemes.scaling import YaRN as YaRN
+from posembed_jax.schemes.scaling import longrope_factor as longrope_factor
+from posembed_jax.schemes.scaling import yarn_mscale as yarn_mscale
 from posembed_jax.tokens import embed as embed
 from posembed_jax.tokens import logits as logits
 

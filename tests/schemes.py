@@ -68,6 +68,23 @@ def _learns(**shapes: tuple[int, ...]) -> dict[str, Any]:
 
 ROUNDS = {"rounds": True}
 
+SCALINGS = {
+    "rope_linear": pe.Linear(factor=2.5),
+    "rope_ntk": pe.NTK(factor=4.0),
+    "rope_yarn": pe.YaRN(factor=4.0, original_length=512),
+    "rope_llama3": pe.Llama3(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_length=64),
+    "rope_proportional": pe.Proportional(fraction=0.5),
+}
+LENGTH_SCALINGS = {
+    "rope_dynamic_ntk": pe.DynamicNTK(factor=2.0, original_length=16),
+    "rope_longrope": pe.LongRoPE(
+        short_factor=(1.0, 1.1, 1.2, 1.3),
+        long_factor=(1.5, 2.5, 3.5, 4.5),
+        original_length=16,
+        attention_factor=pe.longrope_factor(4.0, 16),
+    ),
+}
+
 TABLE = [
     *_rows(
         pe.Additive,
@@ -87,6 +104,10 @@ TABLE = [
         rope_partial_last=pe.RoPE(dim=4, layout="interleaved", rotated="last"),
         rope_learned=(pe.RoPE(dim=D, layout="half", learned=True), _learns(frequencies=(D // 2,))),
         rope_float32=(pe.RoPE(dim=D, layout="interleaved", phase="float32"), ROUNDS),
+        **{name: pe.RoPE(dim=D, layout="half", scaling=scaling) for name, scaling in SCALINGS.items()},
+        **{
+            name: pe.RoPE(dim=D, layout="half", scaling=scaling, length=30) for name, scaling in LENGTH_SCALINGS.items()
+        },
     ),
     *_rows(
         pe.DistanceBias,

@@ -146,6 +146,12 @@ SINUSOIDS_AT = good(pe.Sinusoidal(features=F).bind({}))
 TURN = good(ROPE.bind({}), x=QUERY, positions=P)
 PAIRS = good(ALIBI, query_positions=P, key_positions=Q)
 CONTENT = good(Dot(heads=N).bind({}), query=QUERY, key=KEYS, query_positions=P, key_positions=Q)
+STRETCH = good(pe.LongRoPE, short_factor=(1.0,) * 4, long_factor=(2.0,) * 4, original_length=16)
+DYNAMIC = pe.RoPE(dim=D, layout="half", scaling=pe.DynamicNTK(factor=2.0, original_length=4))
+YARN = good(pe.YaRN, factor=4.0, original_length=16)
+LLAMA3 = good(pe.Llama3, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_length=16)
+REROTATE = good(pe.rerotate, old=DYNAMIC.bind({}, length=4), new=DYNAMIC.bind({}, length=8))
+REROTATED = good(REROTATE, keys=KEYS, positions=Q)
 ROTATE = good(pe.rotate, x=QUERY, cos=COS, sin=SIN, layout="half")
 PERMUTE = good(pe.permute_layout, array=X, source="half", target="half")
 POSE = good(positions.pose, key=KEY, length=T, max_length=9)
@@ -187,6 +193,42 @@ ROWS = [
     (ROTARY, "phase", "fast", ValueError, "one of 'exact', 'float32'"),
     (ROTARY, "learned", "yes", ValueError, FLAG),
     (ROTARY, "fractional", None, ValueError, FLAG),
+    (ROTARY, "scaling", 2.0, TypeError, "a Scaling such as YaRN(...)"),
+    (
+        ROTARY,
+        "scaling",
+        pe.LongRoPE(**STRETCH.keywords | {"long_factor": (2.0,) * 3}),
+        ValueError,
+        "long_factor needs 4 numbers, dim / 2",
+    ),
+    (good(pe.RoPE, dim=D, layout="half", scaling=DYNAMIC.scaling), "length", 0, ValueError, INT),
+    (ROTARY, "length", 8, ValueError, "does not depend on it"),
+    (good(ROPE.bind, params={}), "length", 8, ValueError, "a scaling that depends on the length"),
+    (good(DYNAMIC.bind, params={}), "length", None, ValueError, "pass length= to bind or cos_sin"),
+    (good(DYNAMIC.bind, params={}), "length", IDS, AssertionError, "int32 [] or [B]"),
+    (good(DYNAMIC.bind, params={}), "length", jnp.float32(8), TypeError, "int32 [] or [B]"),
+    (good(DYNAMIC.bind, params={}), "length", 8.0, ValueError, INT),
+    (good(DYNAMIC.cos_sin, length=P), "positions", IDS, AssertionError, f"[B, T] with the B of length, which is [{T}]"),
+    (good(pe.Linear), "factor", 0, ValueError, POSITIVE),
+    (good(pe.NTK), "factor", "2", ValueError, POSITIVE),
+    (good(pe.DynamicNTK, original_length=16), "factor", 0.0, ValueError, POSITIVE),
+    (good(pe.DynamicNTK, factor=2.0), "original_length", 16.0, ValueError, INT),
+    (YARN, "factor", None, ValueError, POSITIVE),
+    (YARN, "original_length", 0, ValueError, INT),
+    (YARN, "beta_slow", 0.0, ValueError, POSITIVE),
+    (YARN, "beta_fast", 1.0, ValueError, "above 1"),
+    (YARN, "truncate", 1, ValueError, FLAG),
+    (YARN, "mscale", "1", ValueError, POSITIVE),
+    (STRETCH, "short_factor", [1.0] * 4, ValueError, "a tuple of dim / 2 numbers above 0"),
+    (STRETCH, "long_factor", (2.0, 2.0, 2.0, 0.0), ValueError, "a tuple of dim / 2 numbers above 0"),
+    (STRETCH, "attention_factor", -1.0, ValueError, POSITIVE),
+    (LLAMA3, "factor", 0.0, ValueError, POSITIVE),
+    (LLAMA3, "low_freq_factor", 0.0, ValueError, POSITIVE),
+    (LLAMA3, "high_freq_factor", 1.0, ValueError, "above 1"),
+    (LLAMA3, "original_length", 0, ValueError, INT),
+    (good(pe.Proportional), "fraction", 0.0, ValueError, POSITIVE),
+    (good(pe.Proportional, fraction=0.5), "factor", 0.0, ValueError, POSITIVE),
+    (REROTATED, "keys", IDS, AssertionError, "floating [S, K, D] or [B, S, K, D]"),
     (T5, "heads", 0, ValueError, INT),
     (T5, "buckets", 2, ValueError, "at least 4"),
     (good(pe.T5Bias, heads=N, bidirectional=False), "buckets", 1, ValueError, "at least 2"),
@@ -709,6 +751,7 @@ GOOD = {
     "logits": (functools.partial(pe.logits, scale=0.5), {"table": TABLE, "x": TABLE[:T]}),
     "rotate": (functools.partial(pe.rotate, layout="half"), {"x": QUERY, "cos": COS, "sin": SIN}),
     "permute_layout": (functools.partial(pe.permute_layout, source="half", target="interleaved"), {"array": X}),
+    "rerotate": (REROTATE, {"keys": KEYS, "positions": Q}),
     "attend": (
         functools.partial(pe.attend, bias=ALIBI, causal=True, window=2, logits_soft_cap=30.0),
         {

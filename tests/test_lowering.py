@@ -42,6 +42,9 @@ SEED = jax.ShapeDtypeStruct((), jnp.uint32)
 QKV = floats(B, T, N, D), floats(B, S, K, D), floats(B, S, K, D)
 CACHE = jax.eval_shape(lambda: pe.KVCache.empty(batch=B, capacity=S, heads=K, dim=D))
 ORDINARY = pe.RoPE(dim=D, layout="half")
+LONG_FACTORS = {"short_factor": (1.0,) * (D // 2), "long_factor": (2.0,) * (D // 2)}
+STRETCHED = pe.RoPE(dim=D, layout="half", scaling=pe.LongRoPE(**LONG_FACTORS, original_length=4))
+DYNAMIC = pe.RoPE(dim=D, layout="half", scaling=pe.DynamicNTK(factor=2.0, original_length=4))
 
 
 def params_of(scheme):
@@ -88,6 +91,10 @@ def long_attention(q, k, v, table):
     return pe.attend(q, k, v, bias=T5.bind({"table": table}), causal=True, implementation="xla")
 
 
+def turned_at_a_length(rope):
+    return lambda x, positions, length: rope.bind({}, length=length)(x, positions)
+
+
 FUNCTIONS = {  # name -> (function, *shapes of its arguments)
     "positions.arange": (lambda offset: pe.positions.arange(T, offset), ints(B)),
     "positions.from_segment_ids": (pe.positions.from_segment_ids, ints(B, T)),
@@ -119,12 +126,19 @@ FUNCTIONS = {  # name -> (function, *shapes of its arguments)
     "RoPE, float32": bound(pe.RoPE(dim=D, layout="half", phase="float32"), floats(B, T, N, D), ints(T)),
     "RoPE, learned": bound(pe.RoPE(dim=D, layout="half", learned=True), floats(B, T, N, D), ints(T)),
     "RoPE, fractional": bound(pe.RoPE(dim=D, layout="half", fractional=True), floats(B, T, N, D), floats(T)),
+    "DynamicNTK": (turned_at_a_length(DYNAMIC), floats(B, T, N, D), ints(B, T), ints(B)),
+    "LongRoPE": (turned_at_a_length(STRETCHED), floats(B, T, N, D), ints(T), ints()),
     "RoPE.cos_sin": (ORDINARY.cos_sin, ints(B, T)),
     "rotate": (
         lambda x, cos, sin: pe.rotate(x, cos, sin, layout="half", inverse=True),
         floats(B, T, N, D),
         floats(T, D // 2),
         floats(T, D // 2),
+    ),
+    "rerotate": (
+        lambda keys, at: pe.rerotate(keys, at, old=ORDINARY.bind({}), new=DYNAMIC.bind({}, length=at[-1] + 1)),
+        floats(B, S, N, D),
+        ints(S),
     ),
     "permute_layout": (
         lambda kernel: pe.permute_layout(kernel, source="half", target="interleaved", heads=N),
@@ -208,9 +222,20 @@ def test_every_public_function_is_in_the_table():
         return {name for name, x in vars(module).items() if inspect.isfunction(x) and x.__module__ == module.__name__}
 
     needed = {f"positions.{name}" for name in public(pe.positions)} | {f"masks.{name}" for name in public(pe.masks)}
-    contracts = {"Additive", "Bias", "Bound", "ContentBias", "DistanceBias", "Initializer", "Rotation", "Scheme"}
+    contracts = {
+        "Additive",
+        "Bias",
+        "Bound",
+        "ContentBias",
+        "DistanceBias",
+        "Initializer",
+        "Rotation",
+        "Scaling",
+        "Scheme",
+    }
     needed |= {name for name, x in vars(pe).items() if callable(x) and not name.startswith("_")} - contracts
-    needed -= {"alibi_slopes"}  # numbers, on the host
+    needed -= {"alibi_slopes", "longrope_factor", "yarn_mscale"}  # numbers, on the host
+    needed -= {"Linear", "NTK", "YaRN", "Llama3", "Proportional"}  # frequencies, on the host: RoPE lowers the same
     assert needed <= {name.partition(",")[0] for name in FUNCTIONS}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,10 @@ import numpy as np
 from jax import lax
 
 from posembed_jax import checks
-from posembed_jax.scheme import Arrays, Initializer, Rotation
+from posembed_jax.scheme import Arrays, BoundRotation, Initializer, Rotation
 from posembed_jax.schemes import phase
 from posembed_jax.schemes.frequencies import Frequencies, geometric
+from posembed_jax.schemes.scaling import LengthScaling, Scaling
 
 LAYOUTS = ("half", "interleaved")
 ENDS = ("first", "last")
@@ -116,8 +118,8 @@ def _check_rotate(x: jax.Array, cos: jax.Array, sin: jax.Array, layout: str, rot
 class RoPE(Rotation):
     """Rotary position embedding.
 
-        frequencies[i] = base ** (-2 i / dim),    angle = position * frequencies
-        out = rotate(x, cos(angle), sin(angle))
+        frequencies[i] = base ** (-2 i / dim), scaled;    angle = position * frequencies
+        out = rotate(x, amplitude * cos(angle), amplitude * sin(angle))
 
     Args:
         dim: how many channels of the head turn; even. Fewer than the head dim is partial rotary.
@@ -130,6 +132,10 @@ class RoPE(Rotation):
             angle, for bit-near parity with a model that was trained so.
         learned: the frequencies are parameters, which begin at the values above.
         fractional: also take float32 positions, such as times or coordinates; they need frequencies of at most pi.
+        scaling: what is done to the frequencies, such as `YaRN(...)`, and the amplitude of cos and sin: 1 for most.
+        length: of the sequences, for a scaling that depends on it (DynamicNTK, LongRoPE). None: bind is given it.
+
+    `inverse` turns back and divides by the amplitude.
 
     Params: none, or `{"frequencies": [dim / 2]}` when learned.
 
@@ -148,6 +154,8 @@ class RoPE(Rotation):
     phase: str = "exact"
     learned: bool = False
     fractional: bool = False
+    scaling: Scaling | None = None
+    length: int | None = None
 
     def __post_init__(self):
         checks.integer_setting("dim", self.dim)
@@ -159,10 +167,30 @@ class RoPE(Rotation):
         checks.one_of("phase", self.phase, phase.PHASES)
         checks.flag("learned", self.learned)
         checks.flag("fractional", self.fractional)
+        self._check_scaling()
+
+    def _check_scaling(self) -> None:
+        if self.scaling is not None:
+            checks.contract("scaling", self.scaling, Scaling, "a Scaling such as YaRN(...)")
+            self.scaling.check(self.dim // 2)
+        if self.length is None:
+            return
+        checks.integer_setting("length", self.length)
+        if not isinstance(self.scaling, LengthScaling):
+            raise ValueError(f"length is {self.length}, but scaling is {self.scaling}, which does not depend on it.")
 
     def frequencies(self) -> Frequencies:
         """The exact frequencies, radians per position, one for each pair of channels."""
-        return geometric(self.dim // 2, self.base, self.dim / 2)
+        plain = geometric(self.dim // 2, self.base, self.dim / 2)
+        if self.scaling is None:
+            return plain
+        if isinstance(self.scaling, LengthScaling) and self.length is not None:
+            return self.scaling.scale_to(plain, self.length)
+        return self.scaling.scale(plain, self.base)
+
+    def amplitude(self) -> float:
+        """By which cos and sin are multiplied."""
+        return 1.0 if self.scaling is None else self.scaling.amplitude()
 
     def inits(self) -> dict[str, Initializer]:
         if not self.learned:
@@ -173,24 +201,89 @@ class RoPE(Rotation):
     def constants(self) -> dict[str, np.ndarray]:
         return {} if self.learned else phase.constants(self.frequencies(), self.phase)
 
-    def cos_sin(self, positions: jax.Array, params: Arrays | None = None) -> tuple[jax.Array, jax.Array]:
+    def bind(self, params: Arrays, *, length: int | jax.Array | None = None) -> BoundRotation:
+        """The callable of this scheme with these learned arrays (`{}` when it learns nothing).
+
+        length: of the sequences, where the scaling depends on it: an int, or int32 `[]` or `[B]` in the graph. Keys
+            in a cache stay turned for the length that they were turned for: see `rerotate`.
+        """
+        if length is None:
+            return super().bind(params)
+        if self.learned or self.length is not None or not isinstance(self.scaling, LengthScaling):
+            raise ValueError(
+                f"length is given, but {self} has fixed frequencies: it needs a scaling that depends on the length, "
+                "such as DynamicNTK(...), and no length of its own."
+            )
+        if not hasattr(length, "shape"):
+            return dataclasses.replace(self, length=length).bind(params)
+        checks.rank("length", length, {0, 1}, "int32 [] or [B]")
+        length = checks.integers("length", length, "int32 [] or [B]")
+        plain = geometric(self.dim // 2, self.base, self.dim / 2)
+        return BoundRotation(self, self.scaling.constants_at(plain, length, self.phase))
+
+    def cos_sin(
+        self, positions: jax.Array, params: Arrays | None = None, *, length: int | jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """float32 `[..., dim / 2]` each, for positions `[...]`: the tables that `rotate` takes.
 
         params: the learned frequencies, when there are any.
+        length: as in `bind`.
         """
         positions = checks.positions("positions", positions, fractional=self.fractional, ranks=range(0, 9))
-        return self._cos_sin(self.arrays({} if params is None else params), positions)
+        arrays = self.bind({} if params is None else params, length=length).arrays
+        cos, sin = self._cos_sin(arrays, positions)
+        amplitude = self.amplitude()
+        return (cos, sin) if amplitude == 1.0 else (amplitude * cos, amplitude * sin)
 
     def _cos_sin(self, arrays: Arrays, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if not self.learned:
-            return phase.of_constants(positions, arrays)
-        frequencies = arrays["frequencies"].astype(jnp.float32)
-        return (phase.learned_cos_sin if self.phase == "exact" else phase.float32_cos_sin)(positions, frequencies)
+        tables: Callable[..., tuple[jax.Array, jax.Array]]
+        if "turns" in arrays:
+            tables, values, ndim = phase.cos_sin, arrays["turns"], 2
+        else:
+            tables = phase.learned_cos_sin if self.phase == "exact" else phase.float32_cos_sin
+            values, ndim = arrays["frequencies"].astype(jnp.float32), 1
+        if values.ndim == ndim:
+            return tables(positions, values)
+        if positions.ndim > 1:  # a length, and so frequencies, for each row
+            needs = f"[B, T] with the B of length, which is [{values.shape[0]}]"
+            checks.shape("positions", positions, (values.shape[0], *positions.shape[1:]), needs)
+        return jax.vmap(tables, in_axes=(0 if positions.ndim > 1 else None, 0))(positions, values)
 
     def at(self, arrays: Arrays, x: jax.Array, positions: jax.Array, inverse: bool) -> jax.Array:
         # Without the barrier XLA fuses the polynomials into the rotation and evaluates them again for every head.
-        cos, sin = lax.optimization_barrier(jnp.stack(self._cos_sin(arrays, positions)))
+        tables, amplitude = jnp.stack(self._cos_sin(arrays, positions)), self.amplitude()
+        if amplitude != 1.0:
+            tables = tables * (1.0 / amplitude if inverse else amplitude)
+        cos, sin = lax.optimization_barrier(tables)
         return rotate(x, cos, sin, layout=self.layout, rotated=self.rotated, inverse=inverse)
+
+
+def rerotate(
+    keys: jax.Array, positions: jax.Array, *, old: Callable[..., jax.Array], new: Callable[..., jax.Array]
+) -> jax.Array:
+    """Keys that one rotation has turned, turned by another: `new(old(keys, positions, inverse=True), positions)`.
+
+    For a live cache when the length outgrows a scaling. In float32 in between, and cast once.
+
+    Args:
+        keys: floating `[S, K, D]` or `[B, S, K, D]`, as `old` has left them.
+        positions: int32 `[S]` or `[B, S]`, of the keys.
+        old, new: bound rotations.
+
+    Returns:
+        The shape and dtype of keys.
+
+    >>> import jax.numpy as jnp, posembed_jax as pe
+    >>> rope = pe.RoPE(dim=8, layout="half", scaling=pe.DynamicNTK(factor=2.0, original_length=16))
+    >>> at, short, long = pe.positions.arange(20), rope.bind({}, length=16), rope.bind({}, length=20)
+    >>> pe.rerotate(short(jnp.ones((20, 1, 8)), at), at, old=short, new=long).shape
+    (20, 1, 8)
+
+    Source: https://arxiv.org/abs/2309.00071, appendix A.2 on caching.
+    """
+    checks.floating("keys", keys, "floating [S, K, D] or [B, S, K, D]")
+    plain = old(keys.astype(checks.compute_dtype(keys.dtype)), positions, inverse=True)
+    return new(plain, positions).astype(keys.dtype)
 
 
 def permute_layout(

@@ -1,0 +1,361 @@
+"""Rotary scalings: what is done to the frequencies of RoPE so that a model reaches further than it was trained.
+
+A scaling is `frequencies -> frequencies` on the host, and a factor for cos and sin. Two of them depend on the length of
+the sequence: they take it as an int, exactly, or as an array, in the graph.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections.abc import Sequence
+from decimal import Decimal, localcontext
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posembed_jax import checks
+from posembed_jax.schemes import phase
+from posembed_jax.schemes.frequencies import CONTEXT, Frequencies
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scaling(abc.ABC):
+    """What is done to the frequencies `base ** (-i / n)`, i = 0 ... n - 1. Hashable settings; subclass to add one."""
+
+    def amplitude(self) -> float:
+        """By which cos and sin are multiplied, and so the logits twice."""
+        return 1.0
+
+    def check(self, count: int) -> None:  # noqa: B027
+        """Refuses what does not fit `count` frequencies."""
+
+    @abc.abstractmethod
+    def scale(self, frequencies: Frequencies, base: float) -> Frequencies:
+        """The frequencies to use instead, as many."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LengthScaling(Scaling):
+    """A `Scaling` that depends on the length of the sequence. Cached keys turned at one length do not fit another."""
+
+    original_length: int
+
+    def __post_init__(self):
+        checks.integer_setting("original_length", self.original_length)
+
+    def scale(self, frequencies: Frequencies, base: float) -> Frequencies:
+        raise ValueError(
+            f"length is None; {type(self).__name__} depends on the length of the sequence: make RoPE with length=, or "
+            "pass length= to bind or cos_sin, an int or int32 [] or [B]."
+        )
+
+    @abc.abstractmethod
+    def scale_to(self, frequencies: Frequencies, length: int) -> Frequencies:
+        """The frequencies for sequences of `length`."""
+
+    @abc.abstractmethod
+    def constants_at(self, frequencies: Frequencies, length: jax.Array, kind: str) -> dict[str, jax.Array]:
+        """What `phase.constants` makes of `scale_to`, for lengths int32 `[]` or `[B]`, with a B in front."""
+
+
+def divided(frequencies: Frequencies, by: Sequence[float]) -> Frequencies:
+    return tuple(CONTEXT.divide(f, Decimal(x)) for f, x in zip(frequencies, by, strict=True))
+
+
+def stretched(frequencies: Frequencies, factor: Decimal) -> Frequencies:
+    """The frequencies of base * factor ** (n / (n - 1)): the highest as it was, the lowest divided by factor."""
+    steps = max(1, len(frequencies) - 1)
+    with localcontext(CONTEXT):
+        return tuple(f * factor ** (Decimal(-i) / steps) for i, f in enumerate(frequencies))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Linear(Scaling):
+    """Position interpolation: `frequencies / factor`.
+
+    >>> import posembed_jax as pe
+    >>> rope = pe.RoPE(dim=4, layout="half", scaling=pe.Linear(factor=8.0))
+    >>> [float(f) for f in rope.frequencies()]
+    [0.125, 0.00125]
+
+    Source: https://arxiv.org/abs/2306.15595.
+    """
+
+    factor: float
+
+    def __post_init__(self):
+        checks.number_setting("factor", self.factor)
+
+    def scale(self, frequencies: Frequencies, base: float) -> Frequencies:
+        return divided(frequencies, [self.factor] * len(frequencies))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NTK(Scaling):
+    """NTK-aware: `base * factor ** (dim / (dim - 2))` for base. Hunyuan's alpha is this factor.
+
+    >>> import posembed_jax as pe
+    >>> rope = pe.RoPE(dim=4, layout="half", scaling=pe.NTK(factor=8.0))
+    >>> [float(f) for f in rope.frequencies()]
+    [1.0, 0.00125]
+
+    Source: https://arxiv.org/abs/2309.00071, definition 1.
+    """
+
+    factor: float
+
+    def __post_init__(self):
+        checks.number_setting("factor", self.factor)
+
+    def scale(self, frequencies: Frequencies, base: float) -> Frequencies:
+        return stretched(frequencies, Decimal(self.factor))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DynamicNTK(LengthScaling):
+    """NTK-aware, by as much as the length asks for; up to original_length nothing changes.
+
+        NTK(factor=factor * length / original_length - (factor - 1))
+
+    With a length in the graph the frequencies are float32.
+
+    >>> import posembed_jax as pe
+    >>> scaling = pe.DynamicNTK(factor=2.0, original_length=32)
+    >>> [float(f) for f in pe.RoPE(dim=4, layout="half", scaling=scaling, length=64).frequencies()]
+    [1.0, 0.0033333333333333335]
+
+    Source: https://arxiv.org/abs/2309.00071, appendix A.2.
+    """
+
+    factor: float
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.number_setting("factor", self.factor)
+
+    def scale_to(self, frequencies: Frequencies, length: int) -> Frequencies:
+        factor = Decimal(self.factor)
+        with localcontext(CONTEXT):
+            grown = factor * max(length, self.original_length) / self.original_length - (factor - 1)
+        return stretched(frequencies, grown)
+
+    def constants_at(self, frequencies: Frequencies, length: jax.Array, kind: str) -> dict[str, jax.Array]:
+        # 1 + factor * (length - original) / original, in an order that loses no small difference of two lengths
+        beyond = jnp.maximum(length - self.original_length, 0).astype(jnp.float32)
+        grown = jnp.log1p(np.float32(self.factor / self.original_length) * beyond)
+        per_frequency = (1,) * length.ndim + (-1,)
+        power = (-np.arange(len(frequencies)) / max(1, len(frequencies) - 1)).astype(np.float32).reshape(per_frequency)
+        plain = np.array(frequencies, np.float64).astype(np.float32).reshape(per_frequency)
+        return {"frequencies": jnp.asarray(plain) * jnp.exp(grown[..., None] * power)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class YaRN(Scaling):
+    """Low frequencies are divided by factor, high ones kept, and those between mixed: NTK-by-parts.
+
+        turns[i] = original_length * frequencies[i] / (2 pi)            # over the original length
+        index(x) = the real i at which turns[i] = x
+        low, high = index(beta_fast), index(beta_slow)                  # rounded outwards if truncate, then clipped
+        ramp[i] = clip((i - low) / (high - low), 0, 1)
+        frequencies * (1 - ramp) + frequencies / factor * ramp
+
+    Args:
+        factor: the new length over the original one.
+        original_length: positions that the model was trained with.
+        beta_fast, beta_slow: turns over the original length above which a frequency stays, below which it is divided.
+        truncate: round low down and high up to whole indices.
+        attention_factor: by which cos and sin are multiplied. None: `m(factor, 1)`, with `m(s, w) = 0.1 w ln(s) + 1`
+            for s > 1, else 1; or, where both mscale and mscale_all_dim are given and not 0, the ratio
+            `m(factor, mscale) / m(factor, mscale_all_dim)` (DeepSeek). 1.0 is NTK-by-parts alone.
+
+    >>> import posembed_jax as pe
+    >>> round(pe.YaRN(factor=4.0, original_length=4096).amplitude(), 4)
+    1.1386
+
+    Source: https://arxiv.org/abs/2309.00071, section 3.
+    """
+
+    factor: float
+    original_length: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    attention_factor: float | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+
+    def __post_init__(self):
+        checks.number_setting("factor", self.factor)
+        checks.integer_setting("original_length", self.original_length)
+        checks.number_setting("beta_slow", self.beta_slow)
+        checks.number_setting("beta_fast", self.beta_fast, above=self.beta_slow)
+        checks.flag("truncate", self.truncate)
+        for name in ("attention_factor", "mscale", "mscale_all_dim"):
+            if getattr(self, name):  # DeepSeek's configs write 0 for none
+                checks.number_setting(name, getattr(self, name))
+
+    def amplitude(self) -> float:
+        if self.attention_factor:
+            return self.attention_factor
+        if self.mscale and self.mscale_all_dim:
+            return yarn_mscale(self.factor, self.mscale) / yarn_mscale(self.factor, self.mscale_all_dim)
+        return yarn_mscale(self.factor, 1.0)
+
+    def scale(self, frequencies: Frequencies, base: float) -> Frequencies:
+        n = len(frequencies)
+        low, high = (
+            n * math.log(self.original_length / (beta * math.tau)) / math.log(base)
+            for beta in (self.beta_fast, self.beta_slow)
+        )
+        if self.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, 2 * n - 1)  # of the channels, as published
+        width = Decimal(high - low if high != low else 0.001)
+        with localcontext(CONTEXT):
+            ramp = [min(max((i - Decimal(low)) / width, Decimal(0)), Decimal(1)) for i in range(n)]
+            return tuple(f * (1 - r) + f / Decimal(self.factor) * r for f, r in zip(frequencies, ramp, strict=True))
+
+
+def yarn_mscale(factor: float, weight: float) -> float:
+    """`0.1 weight ln(factor) + 1` for factor > 1, else 1: by how much YaRN sharpens attention.
+
+    DeepSeek multiplies the softmax scale by the square of it, with weight mscale_all_dim.
+
+    >>> import posembed_jax as pe
+    >>> round(pe.yarn_mscale(40.0, 1.0), 4)
+    1.3689
+
+    Source: https://arxiv.org/abs/2309.00071, equation 22.
+    """
+    return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LongRoPE(LengthScaling):
+    """Each frequency is divided by its own factor: one set up to original_length, another for longer sequences.
+
+    Args:
+        short_factor, long_factor: dim / 2 numbers each.
+        original_length: the longest sequence that short_factor serves.
+        attention_factor: by which cos and sin are multiplied, at every length; usually `longrope_factor(...)`.
+
+    >>> import posembed_jax as pe
+    >>> scaling = pe.LongRoPE(short_factor=(1.0, 1.0), long_factor=(1.5, 4.0), original_length=16)
+    >>> [float(f) for f in pe.RoPE(dim=4, layout="half", scaling=scaling, length=17).frequencies()]
+    [0.6666666666666666, 0.0025]
+
+    Source: https://arxiv.org/abs/2402.13753.
+    """
+
+    short_factor: tuple[float, ...]
+    long_factor: tuple[float, ...]
+    attention_factor: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("short_factor", "long_factor"):
+            factors = getattr(self, name)
+            if not isinstance(factors, tuple) or not all(isinstance(x, float | int) and x > 0 for x in factors):
+                raise ValueError(f"{name} is {factors!r}; it needs to be a tuple of dim / 2 numbers above 0.")
+        checks.number_setting("attention_factor", self.attention_factor)
+
+    def check(self, count: int) -> None:
+        for name in ("short_factor", "long_factor"):
+            if len(getattr(self, name)) != count:
+                raise ValueError(f"scaling is {self}; its {name} needs {count} numbers, dim / 2.")
+
+    def amplitude(self) -> float:
+        return self.attention_factor
+
+    def scale_to(self, frequencies: Frequencies, length: int) -> Frequencies:
+        return divided(frequencies, self.long_factor if length > self.original_length else self.short_factor)
+
+    def constants_at(self, frequencies: Frequencies, length: jax.Array, kind: str) -> dict[str, jax.Array]:
+        short, long = (
+            phase.constants(self.scale_to(frequencies, n), kind)
+            for n in (self.original_length, self.original_length + 1)
+        )
+        far = length > self.original_length
+        return {name: jnp.where(far.reshape(*far.shape, *[1] * x.ndim), long[name], x) for name, x in short.items()}
+
+
+def longrope_factor(factor: float, original_length: int) -> float:
+    """`sqrt(1 + ln(factor) / ln(original_length))` for factor > 1, else 1: LongRoPE's usual attention_factor.
+
+    factor: the new length over the original one.
+
+    >>> import posembed_jax as pe
+    >>> round(pe.longrope_factor(32.0, 4096), 4)
+    1.1902
+
+    Source: https://arxiv.org/abs/2402.13753, section 3.
+    """
+    return math.sqrt(1.0 + math.log(factor) / math.log(original_length)) if factor > 1 else 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Llama3(Scaling):
+    """Wavelengths beyond `original_length / low_freq_factor` are stretched by factor, short ones kept.
+
+        turns = original_length * frequencies / (2 pi)
+        smooth = clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1)
+        frequencies * smooth + frequencies / factor * (1 - smooth)
+
+    >>> import posembed_jax as pe
+    >>> scaling = pe.Llama3(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_length=8192)
+    >>> [float(f) for f in pe.RoPE(dim=4, layout="half", base=500_000.0, scaling=scaling).frequencies()][0]
+    1.0
+
+    Source: https://arxiv.org/abs/2407.21783 and Meta's `apply_scaling` in llama-models.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_length: int
+
+    def __post_init__(self):
+        checks.number_setting("factor", self.factor)
+        checks.number_setting("low_freq_factor", self.low_freq_factor)
+        checks.number_setting("high_freq_factor", self.high_freq_factor, above=self.low_freq_factor)
+        checks.integer_setting("original_length", self.original_length)
+
+    def scale(self, frequencies: Frequencies, base: float) -> Frequencies:
+        low, high, factor = (Decimal(x) for x in (self.low_freq_factor, self.high_freq_factor, self.factor))
+
+        def scaled(f: Decimal) -> Decimal:
+            smooth = (self.original_length * f / phase.TAU - low) / (high - low)
+            smooth = min(max(smooth, Decimal(0)), Decimal(1))
+            return f * smooth + f / factor * (1 - smooth)
+
+        with localcontext(CONTEXT):
+            return tuple(map(scaled, frequencies))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Proportional(Scaling):
+    """Only the first, highest frequencies turn, `int(fraction * dim / 2)` of them; the others are 0: p-RoPE.
+
+    Unlike a smaller `dim`, the pairs and the exponents are those of the whole head. Gemma 4's full-attention layers.
+
+    >>> import posembed_jax as pe
+    >>> rope = pe.RoPE(dim=8, layout="half", scaling=pe.Proportional(fraction=0.5))
+    >>> [float(f) for f in rope.frequencies()]
+    [1.0, 0.1, 0.0, 0.0]
+
+    Source: https://arxiv.org/abs/2410.06205.
+    """
+
+    fraction: float
+    factor: float = 1.0
+
+    def __post_init__(self):
+        checks.number_setting("fraction", self.fraction)
+        checks.number_setting("factor", self.factor)
+
+    def scale(self, frequencies: Frequencies, base: float) -> Frequencies:
+        kept = int(self.fraction * 2 * len(frequencies) // 2)
+        return divided(frequencies[:kept], [self.factor] * kept) + (Decimal(0),) * (len(frequencies) - kept)
