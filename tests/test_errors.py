@@ -25,7 +25,7 @@ from flax import nnx
 from jax.experimental import checkify
 
 import posembed_jax as pe
-from posembed_jax import linen, masks, positions
+from posembed_jax import hf, linen, masks, positions
 from posembed_jax import nnx as pnnx
 
 PACKAGE = Path(pe.__file__).parent
@@ -146,6 +146,14 @@ SINUSOIDS_AT = good(pe.Sinusoidal(features=F).bind({}))
 TURN = good(ROPE.bind({}), x=QUERY, positions=P)
 PAIRS = good(ALIBI, query_positions=P, key_positions=Q)
 CONTENT = good(Dot(heads=N).bind({}), query=QUERY, key=KEYS, query_positions=P, key_positions=Q)
+
+
+class MyScaling(pe.Scaling):
+    def scale(self, frequencies, base):
+        return frequencies
+
+
+OF_FILE = good(hf.scaling, max_position_embeddings=16)
 STRETCH = good(pe.LongRoPE, short_factor=(1.0,) * 4, long_factor=(2.0,) * 4, original_length=16)
 DYNAMIC = pe.RoPE(dim=D, layout="half", scaling=pe.DynamicNTK(factor=2.0, original_length=4))
 YARN = good(pe.YaRN, factor=4.0, original_length=16)
@@ -228,6 +236,27 @@ ROWS = [
     (LLAMA3, "original_length", 0, ValueError, INT),
     (good(pe.Proportional), "fraction", 0.0, ValueError, POSITIVE),
     (good(pe.Proportional, fraction=0.5), "factor", 0.0, ValueError, POSITIVE),
+    # transformers' files.
+    (OF_FILE, "parameters", {"rope_type": "ntk-aware"}, ValueError, "its rope_type needs to be one of ['axial', "),
+    (OF_FILE, "parameters", {"rope_type": "linear", "type": "yarn"}, ValueError, "not ['linear', 'yarn']"),
+    (OF_FILE, "parameters", {"rope_type": "linear", "factor": None}, ValueError, "needs ['factor'] as well"),
+    (OF_FILE, "parameters", {"type": "linear", "factor": 2.0, "beta_fast": 32}, ValueError, "be without ['beta_fast']"),
+    (OF_FILE, "parameters", {"rope_type": "default", "factor": 2.0}, ValueError, "be without ['factor']"),
+    (
+        good(hf.scaling, parameters={"rope_type": "dynamic", "factor": 2.0}),
+        "max_position_embeddings",
+        None,
+        ValueError,
+        "without an original length in parameters it needs to be given",
+    ),
+    (
+        good(hf.scaling, parameters={"rope_type": "yarn", "original_max_position_embeddings": 8}),
+        "max_position_embeddings",
+        None,
+        ValueError,
+        "without factor in parameters",
+    ),
+    (good(hf.rope_parameters, base=10_000.0), "scaling", MyScaling(), TypeError, "one that transformers has, or None"),
     (REROTATED, "keys", IDS, AssertionError, "floating [S, K, D] or [B, S, K, D]"),
     (T5, "heads", 0, ValueError, INT),
     (T5, "buckets", 2, ValueError, "at least 4"),

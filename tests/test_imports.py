@@ -29,6 +29,7 @@ ARROWS = {
     "attention": ({"checks", "scheme", "positions", "masks", "attention"}, CORE),
     "linen": ({"checks", "scheme", "tokens", "attention"}, FLAX),
     "nnx": ({"checks", "scheme", "tokens", "attention"}, FLAX),
+    "hf": ({"checks", "scheme", "schemes", "hf"}, CORE),
     "__init__": (ALL_BUT_FACES, set()),
 }
 

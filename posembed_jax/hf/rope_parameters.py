@@ -1,0 +1,180 @@
+"""The dict `rope_parameters` (once `rope_scaling`) of transformers' configurations <-> scalings of RoPE.
+
+Strict: a key that its type does not know is an error, not a silently other model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from posembed_jax.schemes.scaling import (
+    NTK,
+    DynamicNTK,
+    Linear,
+    Llama3,
+    LongRoPE,
+    Proportional,
+    Scaling,
+    YaRN,
+    longrope_factor,
+)
+
+# What says where and how fast, not how it is scaled; whoever reads the whole configuration reads these.
+ELSEWHERE = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved"}
+LEGACY_TYPES = {"su": "longrope", "mrope": "default"}
+
+
+class _Type(NamedTuple):
+    required: set[str]
+    optional: set[str]
+    read: Callable[[Mapping[str, Any], int | None], Scaling | None]
+
+
+def scaling(parameters: Mapping[str, Any], *, max_position_embeddings: int | None = None) -> Scaling | None:
+    """The scaling that a flat `rope_parameters` asks for; None for "default".
+
+    Args:
+        parameters: `{"rope_type": "linear", "factor": 8.0, ...}`, with `"type"` in older files. Of one layer type.
+        max_position_embeddings: of the configuration. "dynamic" needs it, and so do those types that leave out their
+            factor or original_max_position_embeddings.
+
+    Raises:
+        ValueError: an unknown rope_type or key, a key missing, or a value out of range; the message names it.
+
+    >>> from posembed_jax import hf
+    >>> hf.scaling({"rope_type": "linear", "rope_theta": 10000.0, "factor": 8.0})
+    Linear(factor=8.0)
+
+    Source: https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/modeling_rope_utils.py.
+    """
+    names = {parameters[key] for key in ("rope_type", "type") if parameters.get(key) is not None} or {"default"}
+    kinds = {LEGACY_TYPES.get(name, name) for name in names}
+    came = f"parameters is {dict(parameters)}"
+    if len(kinds) > 1:
+        raise ValueError(f"{came}; it needs one rope type, not {sorted(names)}.")
+    kind = kinds.pop()
+    if kind == "dynamic" and "alpha" in parameters:
+        kind = "ntk_alpha"
+    if kind not in TYPES:
+        raise ValueError(f"{came}; its rope_type needs to be one of {sorted(TYPES)}.")
+    required, optional, read = TYPES[kind]
+    given = {key for key, value in parameters.items() if key not in ELSEWHERE and value is not None}
+    if missing := required - given:
+        raise ValueError(f"{came}; rope_type {kind!r} needs {sorted(missing)} as well.")
+    if unknown := given - required - optional:
+        raise ValueError(
+            f"{came}; rope_type {kind!r} needs to be without {sorted(unknown)}: it reads {sorted(required | optional)}."
+        )
+    return read(parameters, max_position_embeddings)
+
+
+def _original(parameters: Mapping[str, Any], longest: int | None) -> int:
+    found = parameters.get("original_max_position_embeddings")
+    return _needed(longest, "original_max_position_embeddings") if found is None else found
+
+
+def _factor(parameters: Mapping[str, Any], longest: int | None) -> float:
+    """That of the file, or how much longer the model reaches than it was trained."""
+    if (factor := parameters.get("factor")) is not None:
+        return factor
+    return _needed(longest, "factor") / _original(parameters, longest)
+
+
+def _needed(longest: int | None, name: str) -> int:
+    if longest is None:
+        raise ValueError(f"max_position_embeddings is None; without {name} in parameters it needs to be given.")
+    return longest
+
+
+def _dynamic(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
+    return DynamicNTK(factor=parameters["factor"], original_length=_needed(longest, "an original length"))
+
+
+def _yarn(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
+    # transformers reads 0 as not given, and DeepSeek's files have it
+    knobs = ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim")
+    given = {name: parameters[name] for name in knobs if parameters.get(name)}
+    given |= {"truncate": parameters["truncate"]} if parameters.get("truncate") is not None else {}
+    return YaRN(factor=_factor(parameters, longest), original_length=_original(parameters, longest), **given)
+
+
+def _longrope(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
+    original = _original(parameters, longest)
+    amplitude = parameters.get("attention_factor")
+    return LongRoPE(
+        short_factor=tuple(parameters["short_factor"]),
+        long_factor=tuple(parameters["long_factor"]),
+        original_length=original,
+        attention_factor=longrope_factor(_factor(parameters, longest), original) if amplitude is None else amplitude,
+    )
+
+
+def _llama3(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
+    return Llama3(
+        factor=parameters["factor"],
+        low_freq_factor=parameters["low_freq_factor"],
+        high_freq_factor=parameters["high_freq_factor"],
+        original_length=_original(parameters, longest),
+    )
+
+
+def _proportional(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
+    fraction = parameters.get("partial_rotary_factor")
+    return Proportional(fraction=1.0 if fraction is None else fraction, factor=parameters.get("factor") or 1.0)
+
+
+ORIGINAL = "original_max_position_embeddings"
+YARN_KNOBS = {"factor", ORIGINAL, "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
+TYPES = {
+    "default": _Type(set(), set(), lambda parameters, longest: None),
+    "axial": _Type(set(), set(), lambda parameters, longest: None),  # of several axes, which the model's kind says
+    "linear": _Type({"factor"}, set(), lambda parameters, longest: Linear(factor=parameters["factor"])),
+    "dynamic": _Type({"factor"}, {ORIGINAL}, _dynamic),
+    # Hunyuan's files carry YaRN's keys, which its model does not read
+    "ntk_alpha": _Type({"alpha"}, YARN_KNOBS, lambda parameters, longest: NTK(factor=parameters["alpha"])),
+    "yarn": _Type(set(), YARN_KNOBS | {"finetuned"}, _yarn),
+    "longrope": _Type({"short_factor", "long_factor"}, {ORIGINAL, "factor", "attention_factor"}, _longrope),
+    "llama3": _Type({"factor", "low_freq_factor", "high_freq_factor"}, {ORIGINAL}, _llama3),
+    "proportional": _Type(set(), {"factor"}, _proportional),
+}
+
+
+def rope_parameters(scaling: Scaling | None, *, base: float) -> dict[str, Any]:
+    """The `rope_parameters` of a scaling: `hf.scaling` of it is the scaling again.
+
+    "dynamic" has no place for its original length: it is the configuration's max_position_embeddings.
+
+    base: RoPE's, `rope_theta` there.
+
+    >>> import posembed_jax as pe
+    >>> from posembed_jax import hf
+    >>> hf.rope_parameters(pe.Linear(factor=8.0), base=10_000.0)
+    {'rope_type': 'linear', 'rope_theta': 10000.0, 'factor': 8.0}
+    """
+    kind: str
+    more: dict[str, Any]
+    match scaling:
+        case None:
+            kind, more = "default", {}
+        case Linear():
+            kind, more = "linear", {"factor": scaling.factor}
+        case NTK():
+            kind, more = "dynamic", {"alpha": scaling.factor}
+        case DynamicNTK():
+            kind, more = "dynamic", {"factor": scaling.factor}
+        case YaRN():
+            knobs = ("factor", "beta_fast", "beta_slow", "truncate", "attention_factor", "mscale", "mscale_all_dim")
+            kind, more = "yarn", {name: getattr(scaling, name) for name in knobs if getattr(scaling, name) is not None}
+        case LongRoPE():
+            factors = {"short_factor": list(scaling.short_factor), "long_factor": list(scaling.long_factor)}
+            kind, more = "longrope", {**factors, "attention_factor": scaling.attention_factor}
+        case Llama3():
+            names = ("factor", "low_freq_factor", "high_freq_factor")
+            kind, more = "llama3", {name: getattr(scaling, name) for name in names}
+        case Proportional():
+            kind, more = "proportional", {"partial_rotary_factor": scaling.fraction, "factor": scaling.factor}
+        case _:
+            raise TypeError(f"scaling is {scaling}; it needs to be one that transformers has, or None.")
+    original = {ORIGINAL: scaling.original_length} if isinstance(scaling, YaRN | LongRoPE | Llama3) else {}
+    return {"rope_type": kind, "rope_theta": base, **more, **original}
