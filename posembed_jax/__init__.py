@@ -20,11 +20,12 @@ from posembed_jax.scheme import init as init
 from posembed_jax.scheme import normal as normal
 from posembed_jax.schemes.absolute import LearnedPositions as LearnedPositions
 from posembed_jax.schemes.absolute import Sinusoidal as Sinusoidal
+from posembed_jax.schemes.axes import Axes as Axes
 from posembed_jax.schemes.distance import ALiBi as ALiBi
 from posembed_jax.schemes.distance import T5Bias as T5Bias
 from posembed_jax.schemes.distance import alibi_slopes as alibi_slopes
+from posembed_jax.schemes.layouts import permute_layout as permute_layout
 from posembed_jax.schemes.rotary import RoPE as RoPE
-from posembed_jax.schemes.rotary import permute_layout as permute_layout
 from posembed_jax.schemes.rotary import rerotate as rerotate
 from posembed_jax.schemes.rotary import rotate as rotate
 from posembed_jax.schemes.scaling import NTK as NTK

@@ -89,9 +89,11 @@ def integers(name: str, x: Any, needs: str) -> jax.Array:
     return jnp.asarray(x, jnp.int32)
 
 
-def positions(name: str, x: Any, *, fractional: bool = False, ranks: Collection[int] = (1, 2)) -> jax.Array:
-    """Positions as int32, or float32 where the scheme was told `fractional=True`."""
-    needs = "int32 positions [T] or [B, T]"
+def positions(
+    name: str, x: Any, *, fractional: bool = False, ranks: Collection[int] = (1, 2), axes: int | None = None
+) -> jax.Array:
+    """Positions as int32, or float32 where the scheme was told `fractional=True`; of several axes, the axes last."""
+    needs = "int32 positions [T] or [B, T]" if axes is None else f"int32 positions [T, {axes}] or [B, T, {axes}]"
     if fractional and hasattr(x, "dtype") and x.dtype == jnp.float32:
         x = jnp.asarray(x)
     elif fractional and hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating):
@@ -101,7 +103,9 @@ def positions(name: str, x: Any, *, fractional: bool = False, ranks: Collection[
     else:
         hint = "" if fractional else " (float32 with `fractional=True`, in schemes that have it)"
         x = integers(name, x, needs + hint)
-    rank(name, x, ranks, needs)
+    rank(name, x, ranks if axes is None else [r + 1 for r in ranks], needs)
+    if axes is not None:
+        shape(name, x, (*[None] * (x.ndim - 1), axes), needs)
     return x
 
 

@@ -131,6 +131,11 @@ class Rotation(Scheme):
 
     fractional = False
 
+    @property
+    def position_axes(self) -> int | None:
+        """How many numbers a position is: the last axis of positions. None where it is one, without that axis."""
+        return None
+
     def bind(self, params: Arrays) -> BoundRotation:
         return BoundRotation(self, self.arrays(params))
 
@@ -194,12 +199,18 @@ class BoundAdditive(Bound[Additive]):
 @dataclasses.dataclass(frozen=True)
 class BoundRotation(Bound[Rotation]):
     def __call__(self, x: jax.Array, positions: jax.Array, *, inverse: bool = False) -> jax.Array:
-        """x `[T, N, D]` or `[B, T, N, D]` with positions `[T]` or `[B, T]` -> the shape and dtype of x."""
+        """x `[T, N, D]` or `[B, T, N, D]` with positions `[T]` or `[B, T]` -> the shape and dtype of x.
+
+        Where the scheme has `position_axes`, positions end in so many numbers: `[T, A]` or `[B, T, A]`.
+        """
         needs = "floating [T, N, D] or [B, T, N, D]"
         checks.rank("x", x, {3, 4}, needs)
         checks.floating("x", x, needs)
-        positions = checks.positions("positions", positions, fractional=self.scheme.fractional)
-        expected = x.shape[:-2] if positions.ndim == 2 else x.shape[-3:-2]
+        axes = self.scheme.position_axes
+        positions = checks.positions("positions", positions, fractional=self.scheme.fractional, axes=axes)
+        last = () if axes is None else (axes,)
+        batch = positions.ndim - len(last) == 2
+        expected = (*(x.shape[:-2] if batch else x.shape[-3:-2]), *last)
         checks.shape("positions", positions, expected, f"[T] or [B, T] as x, which is {checks.describe(x)}, has them")
         return self.scheme.at(self.arrays, x, positions, inverse)
 

@@ -153,6 +153,7 @@ class MyScaling(pe.Scaling):
         return frequencies
 
 
+PLANE = pe.RoPE(dim=D, layout="half", axes=pe.Axes.blocks(axes=2, count=2)).bind({})
 OF_FILE = good(hf.scaling, max_position_embeddings=16)
 STRETCH = good(pe.LongRoPE, short_factor=(1.0,) * 4, long_factor=(2.0,) * 4, original_length=16)
 DYNAMIC = pe.RoPE(dim=D, layout="half", scaling=pe.DynamicNTK(factor=2.0, original_length=4))
@@ -217,6 +218,15 @@ ROWS = [
     (good(DYNAMIC.bind, params={}), "length", jnp.float32(8), TypeError, "int32 [] or [B]"),
     (good(DYNAMIC.bind, params={}), "length", 8.0, ValueError, INT),
     (good(DYNAMIC.cos_sin, length=P), "positions", IDS, AssertionError, f"[B, T] with the B of length, which is [{T}]"),
+    (ROTARY, "axes", (0, 1), TypeError, "such as `Axes.sections((16, 24, 24))`"),
+    (ROTARY, "axes", pe.Axes.blocks(axes=2, count=3), ValueError, "which turns 6 pairs; it needs 4"),
+    (good(pe.Axes, axis=(0, 1), index=(0, 1)), "count", 0, ValueError, INT),
+    (good(pe.Axes, index=(0, 1), count=2), "axis", (0, 2), ValueError, "a tuple of ints in 0 ... 1"),
+    (good(pe.Axes, axis=(0, 1), count=2), "index", [0, 1], ValueError, "a tuple of ints in 0 ... 1"),
+    (good(pe.Axes, axis=(0, 1), count=2), "index", (0,), ValueError, "one int for each of axis, 2"),
+    (good(PLANE, x=QUERY), "positions", P, AssertionError, "int32 positions [T, 2] or [B, T, 2]"),
+    (good(PLANE, x=QUERY), "positions", jnp.zeros((T, 3), jnp.int32), AssertionError, "[T, 2] or [B, T, 2]"),
+    (good(PLANE, x=QUERY), "positions", jnp.zeros((T + 1, 2), jnp.int32), AssertionError, "as x, which is"),
     (good(pe.Linear), "factor", 0, ValueError, POSITIVE),
     (good(pe.NTK), "factor", "2", ValueError, POSITIVE),
     (good(pe.DynamicNTK, original_length=16), "factor", 0.0, ValueError, POSITIVE),

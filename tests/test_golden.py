@@ -6,6 +6,7 @@ Tolerances. transformers computes angles in float32. Its frequencies are often o
 which `FEW` covers. Arrays of float64 have neither error, and are held to 1e-6 at every position.
 """
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import posembed_jax as pe
+from posembed_jax import hf
 
 CASES = pathlib.Path(__file__).parent / "golden" / "cases"
 NAMES = sorted(path.stem for path in CASES.glob("*.npz"))
@@ -126,6 +128,88 @@ def check_rope(case):
         # A pair of length r turned by an angle that is off by e is off by r e.
         whole = as_stored(case, call(usual.bind({}), x, positions), exact)
         check_close(whole[..., :width], theirs, np.max(tolerance, axis=-1)[..., None, None] * 1.5 * np.max(np.abs(x)))
+
+
+TABLE_WIDTHS = {"gpt_oss": 1}  # how often a frequency stands in a table: twice, but there
+
+
+def scaled_rope(case, **settings):
+    """The settings that the configuration says, with its scaling."""
+    config, parameters = case.config, dict(case.config["rope_parameters"])
+    longest, original = config["max_position_embeddings"], config.get("original_max_position_embeddings")
+    if original and parameters["rope_type"] in ("yarn", "longrope", "llama3"):
+        parameters["original_max_position_embeddings"] = original
+    scaling = hf.scaling(parameters, max_position_embeddings=longest)
+    dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    if parameters["rope_type"] != "proportional":
+        dim = int(dim * parameters.get("partial_rotary_factor", 1.0))
+    layout = "interleaved" if case.model in INTERLEAVED_PAIRS else "half"
+    return pe.RoPE(dim=dim, base=parameters["rope_theta"], layout=layout, scaling=scaling, **settings)
+
+
+def length_in_use(scaling, positions, before):
+    """transformers' length grows with the largest position of a batch; dynamic NTK's only goes back to its start."""
+    length = int(np.max(positions)) + 1
+    if isinstance(scaling, pe.LongRoPE):
+        return length
+    return length if length < scaling.original_length else max(length, before, scaling.original_length)
+
+
+def check_scaled(case):
+    exact, usual = scaled_rope(case), scaled_rope(case, phase="float32")
+    repeated, used = TABLE_WIDTHS.get(case.model, 2), 0
+    for name, _, theirs in case.outputs(r"cos(?:\.\d+)?_f64"):
+        call_number = name.removeprefix("out.cos").removesuffix("_f64")
+        positions = case[f"in.position_ids{call_number}"]
+        length = {}
+        if isinstance(exact.scaling, pe.DynamicNTK | pe.LongRoPE):
+            used = length_in_use(exact.scaling, positions, used)
+            length = {"length": used}
+        assert theirs.shape[-1] == repeated * exact.dim // 2
+        for rope, suffix in ((exact, "_f64"), (usual, "")):
+            bound_frequencies = dataclasses.replace(rope, **length).frequencies()
+            angle = np.abs(positions[..., None] * np.array(bound_frequencies, np.float64))
+            # transformers' own base of dynamic NTK is rounded to float32 as well
+            tolerance = 1e-6 if suffix else (3 * ANGLE if length else ANGLE) * angle + 2 * FEW
+            for kind, table in zip(("cos", "sin"), rope.cos_sin(positions, **length), strict=True):
+                there = case[f"out.{kind}{call_number}{suffix}"]
+                check_close(table, there[..., : rope.dim // 2], tolerance)
+        bound = exact.bind({}, **length)
+        for x in "qk":
+            given, turned = case[f"in.{x}{call_number}"], case[f"out.{x}_rot{call_number}"]
+            ours = as_stored(case, call(bound, heads_second(given), positions), exact)
+            angles = np.max(np.abs(positions))
+            check_close(ours, heads_second(turned), (3 * ANGLE * angles + 2 * FEW) * 3 * np.max(np.abs(given)))
+
+
+def check_mrope(case):
+    config, parameters = case.config, case.config["rope_parameters"]
+    dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    sizes = tuple(parameters.get("mrope_section", (24, 20, 20)))  # Qwen3-VL's default
+    axes = {"mrope_sections": pe.Axes.sections, "mrope_interleaved": pe.Axes.interleaved}[case.mechanism](sizes)
+    scaling = hf.scaling(parameters, max_position_embeddings=config["max_position_embeddings"])
+    rope = pe.RoPE(dim=dim, layout="half", base=parameters["rope_theta"], axes=axes, scaling=scaling)
+    check_axes(case, rope, jnp.moveaxis(case["in.position_ids"], 0, -1))
+    for x in "qk":
+        at = jnp.moveaxis(case["in.position_ids"], 0, -1)
+        check_close(call(rope.bind({}), heads_second(case[f"in.{x}"]), at), heads_second(case[f"out.{x}_rot"]), 1e-4)
+
+
+def check_axes(case, rope, positions):
+    for kind, table in zip(("cos", "sin"), rope.cos_sin(positions), strict=True):
+        wide = f"out.{kind}_f64" in case.arrays
+        check_close(table, case[f"out.{kind}_f64" if wide else f"out.{kind}"][..., : rope.dim // 2], 1e-6)
+
+
+def check_vision(case):
+    """Height and width: blocks of the same frequencies, or, in Pixtral, the even ones and the odd ones."""
+    dim, base = case["out.cos"].shape[-1], float(case.config["rope_parameters"]["rope_theta"])
+    axes = pe.Axes.blocks(axes=2, count=dim // 4)
+    if case.model == "pixtral":
+        index = (*range(0, dim // 2, 2), *range(1, dim // 2, 2))
+        axes = pe.Axes(axis=axes.axis, index=index, count=dim // 2)
+    rope = pe.RoPE(dim=dim, layout="half", base=base, axes=axes)
+    check_axes(case, rope, case["in.position_ids"])
 
 
 def check_rope_of_given_frequencies(case):
@@ -421,6 +505,11 @@ OF_MECHANISM = {
     "rope_default": check_rope,
     "rope_interleaved": check_rope,
     "rope_partial": check_rope,
+    **dict.fromkeys(["rope_linear", "rope_dynamic", "rope_yarn", "rope_longrope", "rope_llama3"], check_scaled),
+    "rope_proportional": check_scaled,
+    "mrope_sections": check_mrope,
+    "mrope_interleaved": check_mrope,
+    "rope_vision": check_vision,
     "sin_1d": check_whole_table,
     "bias_t5": check_t5,
     "abs_learned": check_learned,

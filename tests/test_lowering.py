@@ -126,6 +126,9 @@ FUNCTIONS = {  # name -> (function, *shapes of its arguments)
     "RoPE, float32": bound(pe.RoPE(dim=D, layout="half", phase="float32"), floats(B, T, N, D), ints(T)),
     "RoPE, learned": bound(pe.RoPE(dim=D, layout="half", learned=True), floats(B, T, N, D), ints(T)),
     "RoPE, fractional": bound(pe.RoPE(dim=D, layout="half", fractional=True), floats(B, T, N, D), floats(T)),
+    "Axes": bound(
+        pe.RoPE(dim=D, layout="half", axes=pe.Axes.blocks(axes=2, count=D // 4)), floats(B, T, N, D), ints(B, T, 2)
+    ),
     "DynamicNTK": (turned_at_a_length(DYNAMIC), floats(B, T, N, D), ints(B, T), ints(B)),
     "LongRoPE": (turned_at_a_length(STRETCHED), floats(B, T, N, D), ints(T), ints()),
     "RoPE.cos_sin": (ORDINARY.cos_sin, ints(B, T)),

@@ -127,7 +127,7 @@ class Sinusoidal(Additive):
         return phase.constants(geometric(half, self.base, denominator), self.phase)
 
     def at(self, arrays: Arrays, positions: jax.Array) -> jax.Array:
-        cos, sin = phase.of_constants(positions, arrays)
+        cos, sin = phase.of_constants(positions[..., None], arrays)
         if self.odd == "zero" and self.features % 2:
             x = sinusoids(cos, sin, self.features - 1, self.layout)
             return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 1)])

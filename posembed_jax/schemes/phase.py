@@ -39,7 +39,7 @@ def constants(frequencies: Frequencies, kind: str) -> dict[str, np.ndarray]:
 
 
 def of_constants(positions: jax.Array, arrays: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """cos and sin `[..., n]` of positions `[...]`, from what `constants` made."""
+    """cos and sin `[..., n]` of positions `[..., 1 or n]`, from what `constants` made."""
     if "turns" in arrays:
         return cos_sin(positions, arrays["turns"])
     return float32_cos_sin(positions, arrays["frequencies"])
@@ -55,8 +55,8 @@ def turns(frequencies: Frequencies) -> np.ndarray:
 def cos_sin(positions: jax.Array, words: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
     """`cos(positions * f)` and `sin(positions * f)`, float32 `[..., n]`, |error| < 1e-7 at every position.
 
-    positions: int32 `[...]`, or float32 for fractional positions: then every |f| must be at most pi, and positions
-            outside int32 give NaN.
+    positions: int32 `[..., 1]`, or `[..., n]`, one for each frequency; or float32 for fractional positions: then every
+            |f| must be at most pi, and positions outside int32 give NaN.
     words: uint32 `[2, n]` from `turns`.
     """
     if jnp.issubdtype(positions.dtype, jnp.floating):
@@ -78,15 +78,15 @@ def _learned_cos_sin_jvp(primals, tangents):
     positions, frequencies = primals
     positions_dot, frequencies_dot = tangents
     cos, sin = learned_cos_sin(positions, frequencies)
-    angle_dot = positions.astype(jnp.float32)[..., None] * _per_frequency(frequencies_dot, cos)
+    angle_dot = positions.astype(jnp.float32) * _per_frequency(frequencies_dot, cos)
     if jnp.issubdtype(positions.dtype, jnp.floating):
-        angle_dot = angle_dot + positions_dot[..., None] * _per_frequency(frequencies, cos)
+        angle_dot = angle_dot + positions_dot * _per_frequency(frequencies, cos)
     return (cos, sin), (-sin * angle_dot, cos * angle_dot)
 
 
 def float32_cos_sin(positions: jax.Array, frequencies: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
     """The usual rounded angle, for parity with models trained with it: `cos(float32(position) * frequency)`."""
-    p = positions.astype(jnp.float32)[..., None]
+    p = positions.astype(jnp.float32)
     angles = p * _per_frequency(frequencies, p)
     return jnp.cos(angles), jnp.sin(angles)
 
@@ -127,7 +127,7 @@ _TURN_DIGITS = np.array(
 
 def _phase(positions: jax.Array, words: jax.Array | np.ndarray) -> jax.Array:
     """Turns travelled, modulo one, in units of 2^-32 turn: int32 `[..., n]`, at most 2 units low."""
-    p = positions.astype(jnp.int32)[..., None]
+    p = positions.astype(jnp.int32)
     high, low = _per_frequency(_signed(words[0]), p), _per_frequency(words[1], p)
     return p * high + _signed_high_word(p, low)
 
@@ -145,10 +145,10 @@ def _signed(words: jax.Array | np.ndarray) -> jax.Array:
 def _fractional_cos_sin(positions: jax.Array, words: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
     whole = jnp.floor(positions)
     parts = jnp.minimum((positions - whole) * 2.0**24, 2.0**24 - 1)  # -1e-9 is -1 + 1.0 in float32, and 1.0 would wrap
-    fraction = parts.astype(jnp.uint32)[..., None] << 8  # in units of 2^-32 position
+    fraction = parts.astype(jnp.uint32) << 8  # in units of 2^-32 position
     high = _per_frequency(_signed(words[0]), fraction)
     cos, sin = _cos_sin_of_phase(_phase(whole, words) + _signed_high_word(high, fraction))
-    inside = jnp.abs(positions)[..., None] < 2.0**31
+    inside = jnp.abs(positions) < 2.0**31
     return jnp.where(inside, cos, jnp.nan), jnp.where(inside, sin, jnp.nan)
 
 
@@ -157,7 +157,7 @@ def _fractional_cos_sin_jvp(primals, tangents):
     positions, words = primals
     cos, sin = _fractional_cos_sin(positions, words)
     frequencies = _signed(words[0]).astype(jnp.float32) * np.float32(TAU / 2**32)
-    angle_dot = tangents[0][..., None] * _per_frequency(frequencies, cos)
+    angle_dot = tangents[0] * _per_frequency(frequencies, cos)
     return (cos, sin), (-sin * angle_dot, cos * angle_dot)
 
 

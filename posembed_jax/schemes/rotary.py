@@ -13,11 +13,10 @@ from jax import lax
 from posembed_jax import checks
 from posembed_jax.scheme import Arrays, BoundRotation, Initializer, Rotation
 from posembed_jax.schemes import phase
+from posembed_jax.schemes.axes import Axes
 from posembed_jax.schemes.frequencies import Frequencies, geometric
+from posembed_jax.schemes.layouts import ENDS, LAYOUTS
 from posembed_jax.schemes.scaling import LengthScaling, Scaling
-
-LAYOUTS = ("half", "interleaved")
-ENDS = ("first", "last")
 
 
 def rotate(
@@ -134,6 +133,7 @@ class RoPE(Rotation):
         fractional: also take float32 positions, such as times or coordinates; they need frequencies of at most pi.
         scaling: what is done to the frequencies, such as `YaRN(...)`, and the amplitude of cos and sin: 1 for most.
         length: of the sequences, for a scaling that depends on it (DynamicNTK, LongRoPE). None: bind is given it.
+        axes: for positions of several numbers `[..., T, A]`, which of them turns each pair; see `Axes`.
 
     `inverse` turns back and divides by the amplitude.
 
@@ -156,6 +156,7 @@ class RoPE(Rotation):
     fractional: bool = False
     scaling: Scaling | None = None
     length: int | None = None
+    axes: Axes | None = None
 
     def __post_init__(self):
         checks.integer_setting("dim", self.dim)
@@ -170,9 +171,15 @@ class RoPE(Rotation):
         self._check_scaling()
 
     def _check_scaling(self) -> None:
+        if self.axes is not None:
+            checks.contract("axes", self.axes, Axes, "Axes(...), such as `Axes.sections((16, 24, 24))`")
+            if len(self.axes.axis) != self.dim // 2:
+                raise ValueError(
+                    f"axes is {self.axes}, which turns {len(self.axes.axis)} pairs; it needs {self.dim // 2}."
+                )
         if self.scaling is not None:
             checks.contract("scaling", self.scaling, Scaling, "a Scaling such as YaRN(...)")
-            self.scaling.check(self.dim // 2)
+            self.scaling.check(len(self._unscaled()))
         if self.length is None:
             return
         checks.integer_setting("length", self.length)
@@ -181,12 +188,20 @@ class RoPE(Rotation):
 
     def frequencies(self) -> Frequencies:
         """The exact frequencies, radians per position, one for each pair of channels."""
-        plain = geometric(self.dim // 2, self.base, self.dim / 2)
-        if self.scaling is None:
-            return plain
+        found = self._unscaled()
         if isinstance(self.scaling, LengthScaling) and self.length is not None:
-            return self.scaling.scale_to(plain, self.length)
-        return self.scaling.scale(plain, self.base)
+            found = self.scaling.scale_to(found, self.length)
+        elif self.scaling is not None:
+            found = self.scaling.scale(found, self.base)
+        return found if self.axes is None else tuple(found[i] for i in self.axes.index)
+
+    def _unscaled(self) -> Frequencies:
+        count = self.dim // 2 if self.axes is None else self.axes.count
+        return geometric(count, self.base, count)
+
+    @property
+    def position_axes(self) -> int | None:
+        return None if self.axes is None else 1 + max(self.axes.axis)
 
     def amplitude(self) -> float:
         """By which cos and sin are multiplied."""
@@ -218,24 +233,28 @@ class RoPE(Rotation):
             return dataclasses.replace(self, length=length).bind(params)
         checks.rank("length", length, {0, 1}, "int32 [] or [B]")
         length = checks.integers("length", length, "int32 [] or [B]")
-        plain = geometric(self.dim // 2, self.base, self.dim / 2)
-        return BoundRotation(self, self.scaling.constants_at(plain, length, self.phase))
+        arrays = self.scaling.constants_at(self._unscaled(), length, self.phase)
+        if self.axes is not None:
+            arrays = {name: x[..., np.array(self.axes.index)] for name, x in arrays.items()}
+        return BoundRotation(self, arrays)
 
     def cos_sin(
         self, positions: jax.Array, params: Arrays | None = None, *, length: int | jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """float32 `[..., dim / 2]` each, for positions `[...]`: the tables that `rotate` takes.
+        """float32 `[..., dim / 2]` each, for positions `[...]`, or `[..., A]` with axes: what `rotate` takes.
 
         params: the learned frequencies, when there are any.
         length: as in `bind`.
         """
-        positions = checks.positions("positions", positions, fractional=self.fractional, ranks=range(0, 9))
+        axes = self.position_axes
+        positions = checks.positions("positions", positions, fractional=self.fractional, ranks=range(0, 9), axes=axes)
         arrays = self.bind({} if params is None else params, length=length).arrays
         cos, sin = self._cos_sin(arrays, positions)
         amplitude = self.amplitude()
         return (cos, sin) if amplitude == 1.0 else (amplitude * cos, amplitude * sin)
 
     def _cos_sin(self, arrays: Arrays, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        at = positions[..., None] if self.axes is None else positions[..., np.array(self.axes.axis)]
         tables: Callable[..., tuple[jax.Array, jax.Array]]
         if "turns" in arrays:
             tables, values, ndim = phase.cos_sin, arrays["turns"], 2
@@ -243,11 +262,11 @@ class RoPE(Rotation):
             tables = phase.learned_cos_sin if self.phase == "exact" else phase.float32_cos_sin
             values, ndim = arrays["frequencies"].astype(jnp.float32), 1
         if values.ndim == ndim:
-            return tables(positions, values)
-        if positions.ndim > 1:  # a length, and so frequencies, for each row
+            return tables(at, values)
+        if at.ndim > 2:  # a length, and so frequencies, for each row
             needs = f"[B, T] with the B of length, which is [{values.shape[0]}]"
             checks.shape("positions", positions, (values.shape[0], *positions.shape[1:]), needs)
-        return jax.vmap(tables, in_axes=(0 if positions.ndim > 1 else None, 0))(positions, values)
+        return jax.vmap(tables, in_axes=(0 if at.ndim > 2 else None, 0))(at, values)
 
     def at(self, arrays: Arrays, x: jax.Array, positions: jax.Array, inverse: bool) -> jax.Array:
         # Without the barrier XLA fuses the polynomials into the rotation and evaluates them again for every head.
@@ -284,59 +303,3 @@ def rerotate(
     checks.floating("keys", keys, "floating [S, K, D] or [B, S, K, D]")
     plain = old(keys.astype(checks.compute_dtype(keys.dtype)), positions, inverse=True)
     return new(plain, positions).astype(keys.dtype)
-
-
-def permute_layout(
-    array: jax.Array,
-    *,
-    source: str,
-    target: str,
-    dim: int | None = None,
-    rotated: str = "first",
-    heads: int | None = None,
-    axis: int = -1,
-) -> jax.Array:
-    """Converts a query or key projection from one pair layout to the other.
-
-    A model whose q and k kernels (and biases) are both converted, rotated in the target layout, has the same logits.
-
-    Args:
-        array: a kernel or bias, one axis of which is the head dim D, or `heads * D` merged.
-        source, target: "half" or "interleaved".
-        dim: how many channels of the head turn; all when None.
-        rotated: which they are, the "first" or the "last".
-        heads: how many heads are merged in the axis: N for queries, K for keys with grouped queries. None when
-            the axis is D alone, as in Flax's kernels `[F, N, D]`.
-        axis: the axis. A torch linear weight is `[heads * D, F]`: axis 0.
-
-    Returns:
-        The shape and dtype of array, channels permuted.
-
-    >>> import jax.numpy as jnp, posembed_jax as pe
-    >>> pe.permute_layout(jnp.arange(6.0), source="interleaved", target="half").tolist()
-    [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]
-
-    Source: https://github.com/huggingface/transformers/issues/25199.
-    """
-    for name, layout in (("source", source), ("target", target)):
-        checks.one_of(name, layout, LAYOUTS)
-    checks.one_of("rotated", rotated, ENDS)
-    checks.array("array", array, "a kernel or bias")
-    checks.integer_setting("heads", 1 if heads is None else heads)
-    size, count = array.shape[axis], heads or 1
-    width = size // count
-    dim = width if dim is None else dim
-    checks.integer_setting("dim", dim)
-    if size % count or dim % 2 or dim > width:
-        raise ValueError(
-            f"axis {axis} of array, {checks.describe(array)}, has {size} channels; with heads={heads} and dim={dim} it "
-            "needs to be heads * D, with dim even and at most D."
-        )
-    if source == target:
-        return jnp.asarray(array)
-    start = 0 if rotated == "first" else width - dim
-    order = np.arange(width)
-    inner = (dim // 2, 2) if source == "interleaved" else (2, dim // 2)
-    order[start : start + dim] = start + np.arange(dim).reshape(inner).T.reshape(-1)
-    whole = (np.arange(count)[:, None] * width + order).reshape(-1)
-    return jnp.take(jnp.asarray(array), whole, axis=axis)
