@@ -79,9 +79,9 @@ def test_shapes(name):
     value, doc = PUBLIC[name], own_docstring(name)
     if inspect.isclass(value) and issubclass(value, pe.Scheme):
         assert "Params: " in doc
-    elif not (inspect.isclass(value) and issubclass(value, pe.Scaling)) and (
-        inspect.isclass(value) or "jax.Array" in str(value.__annotations__)
-    ):
+    elif inspect.isclass(value) and issubclass(value, pe.Scaling):
+        pass  # settings and frequencies, on the host
+    elif inspect.isclass(value) or "jax.Array" in str(value.__annotations__):
         assert re.search(r"`[^`]*\[[^`]*\]", doc) or ".shape" in doc
 
 

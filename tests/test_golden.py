@@ -70,13 +70,17 @@ INTERLEAVED_TABLES = ("cohere",)  # the others keep theirs as cos | cos
 
 
 def rope_of(case, **settings):
-    """The settings that the configuration says."""
-    rope = case.config["rope_parameters"]
-    dim = case.config.get("head_dim") or case.config["hidden_size"] // case.config["num_attention_heads"]
-    if case.model != "llama":  # Llama ignores a partial_rotary_factor in rope_parameters
-        dim = int(dim * rope.get("partial_rotary_factor", 1.0))
+    """The settings that the configuration says, with its scaling."""
+    config, parameters = case.config, dict(case.config["rope_parameters"])
+    kind, original = parameters["rope_type"], config.get("original_max_position_embeddings")
+    if original and kind in ("yarn", "longrope", "llama3"):
+        parameters["original_max_position_embeddings"] = original
+    scaling = hf.scaling(parameters, max_position_embeddings=config.get("max_position_embeddings"))
+    dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    if kind != "proportional" and (case.model, kind) != ("llama", "default"):  # these turn the whole head
+        dim = int(dim * parameters.get("partial_rotary_factor", 1.0))
     layout = "interleaved" if case.model in INTERLEAVED_PAIRS else "half"
-    return pe.RoPE(dim=dim, base=rope["rope_theta"], layout=layout, **settings)
+    return pe.RoPE(dim=dim, base=parameters["rope_theta"], layout=layout, scaling=scaling, **settings)
 
 
 def once(case, table):
@@ -130,23 +134,6 @@ def check_rope(case):
         check_close(whole[..., :width], theirs, np.max(tolerance, axis=-1)[..., None, None] * 1.5 * np.max(np.abs(x)))
 
 
-TABLE_WIDTHS = {"gpt_oss": 1}  # how often a frequency stands in a table: twice, but there
-
-
-def scaled_rope(case, **settings):
-    """The settings that the configuration says, with its scaling."""
-    config, parameters = case.config, dict(case.config["rope_parameters"])
-    longest, original = config["max_position_embeddings"], config.get("original_max_position_embeddings")
-    if original and parameters["rope_type"] in ("yarn", "longrope", "llama3"):
-        parameters["original_max_position_embeddings"] = original
-    scaling = hf.scaling(parameters, max_position_embeddings=longest)
-    dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    if parameters["rope_type"] != "proportional":
-        dim = int(dim * parameters.get("partial_rotary_factor", 1.0))
-    layout = "interleaved" if case.model in INTERLEAVED_PAIRS else "half"
-    return pe.RoPE(dim=dim, base=parameters["rope_theta"], layout=layout, scaling=scaling, **settings)
-
-
 def length_in_use(scaling, positions, before):
     """transformers' length grows with the largest position of a batch; dynamic NTK's only goes back to its start."""
     length = int(np.max(positions)) + 1
@@ -156,8 +143,8 @@ def length_in_use(scaling, positions, before):
 
 
 def check_scaled(case):
-    exact, usual = scaled_rope(case), scaled_rope(case, phase="float32")
-    repeated, used = TABLE_WIDTHS.get(case.model, 2), 0
+    exact, usual = rope_of(case), rope_of(case, phase="float32")
+    repeated, used = 1 if case.model == "gpt_oss" else 2, 0  # how often a frequency stands in a table
     for name, _, theirs in case.outputs(r"cos(?:\.\d+)?_f64"):
         call_number = name.removeprefix("out.cos").removesuffix("_f64")
         positions = case[f"in.position_ids{call_number}"]
@@ -183,16 +170,13 @@ def check_scaled(case):
 
 
 def check_mrope(case):
-    config, parameters = case.config, case.config["rope_parameters"]
-    dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    sizes = tuple(parameters.get("mrope_section", (24, 20, 20)))  # Qwen3-VL's default
+    sizes = tuple(case.config["rope_parameters"].get("mrope_section", (24, 20, 20)))  # Qwen3-VL's default
     axes = {"mrope_sections": pe.Axes.sections, "mrope_interleaved": pe.Axes.interleaved}[case.mechanism](sizes)
-    scaling = hf.scaling(parameters, max_position_embeddings=config["max_position_embeddings"])
-    rope = pe.RoPE(dim=dim, layout="half", base=parameters["rope_theta"], axes=axes, scaling=scaling)
-    check_axes(case, rope, jnp.moveaxis(case["in.position_ids"], 0, -1))
+    rope, positions = rope_of(case, axes=axes), jnp.moveaxis(case["in.position_ids"], 0, -1)
+    check_axes(case, rope, positions)
     for x in "qk":
-        at = jnp.moveaxis(case["in.position_ids"], 0, -1)
-        check_close(call(rope.bind({}), heads_second(case[f"in.{x}"]), at), heads_second(case[f"out.{x}_rot"]), 1e-4)
+        turned = call(rope.bind({}), heads_second(case[f"in.{x}"]), positions)
+        check_close(turned, heads_second(case[f"out.{x}_rot"]), 1e-4)
 
 
 def check_axes(case, rope, positions):

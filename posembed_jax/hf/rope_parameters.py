@@ -140,6 +140,19 @@ TYPES = {
 }
 
 
+# scaling -> its rope_type, and those fields that have another name there, or none
+NAMES: dict[type, tuple[str, dict[str, str | None]]] = {
+    type(None): ("default", {}),
+    Linear: ("linear", {}),
+    NTK: ("dynamic", {"factor": "alpha"}),
+    DynamicNTK: ("dynamic", {"original_length": None}),
+    YaRN: ("yarn", {"original_length": ORIGINAL}),
+    LongRoPE: ("longrope", {"original_length": ORIGINAL}),
+    Llama3: ("llama3", {"original_length": ORIGINAL}),
+    Proportional: ("proportional", {"fraction": "partial_rotary_factor"}),
+}
+
+
 def rope_parameters(scaling: Scaling | None, *, base: float) -> dict[str, Any]:
     """The `rope_parameters` of a scaling: `hf.scaling` of it is the scaling again.
 
@@ -152,29 +165,12 @@ def rope_parameters(scaling: Scaling | None, *, base: float) -> dict[str, Any]:
     >>> hf.rope_parameters(pe.Linear(factor=8.0), base=10_000.0)
     {'rope_type': 'linear', 'rope_theta': 10000.0, 'factor': 8.0}
     """
-    kind: str
-    more: dict[str, Any]
-    match scaling:
-        case None:
-            kind, more = "default", {}
-        case Linear():
-            kind, more = "linear", {"factor": scaling.factor}
-        case NTK():
-            kind, more = "dynamic", {"alpha": scaling.factor}
-        case DynamicNTK():
-            kind, more = "dynamic", {"factor": scaling.factor}
-        case YaRN():
-            knobs = ("factor", "beta_fast", "beta_slow", "truncate", "attention_factor", "mscale", "mscale_all_dim")
-            kind, more = "yarn", {name: getattr(scaling, name) for name in knobs if getattr(scaling, name) is not None}
-        case LongRoPE():
-            factors = {"short_factor": list(scaling.short_factor), "long_factor": list(scaling.long_factor)}
-            kind, more = "longrope", {**factors, "attention_factor": scaling.attention_factor}
-        case Llama3():
-            names = ("factor", "low_freq_factor", "high_freq_factor")
-            kind, more = "llama3", {name: getattr(scaling, name) for name in names}
-        case Proportional():
-            kind, more = "proportional", {"partial_rotary_factor": scaling.fraction, "factor": scaling.factor}
-        case _:
-            raise TypeError(f"scaling is {scaling}; it needs to be one that transformers has, or None.")
-    original = {ORIGINAL: scaling.original_length} if isinstance(scaling, YaRN | LongRoPE | Llama3) else {}
-    return {"rope_type": kind, "rope_theta": base, **more, **original}
+    if type(scaling) not in NAMES:
+        raise TypeError(f"scaling is {scaling}; it needs to be one that transformers has, or None.")
+    kind, names = NAMES[type(scaling)]
+    found: dict[str, Any] = {"rope_type": kind, "rope_theta": base}
+    for name, value in vars(scaling).items() if scaling else ():
+        key = names.get(name, name)
+        if key is not None and value is not None:
+            found[key] = list(value) if isinstance(value, tuple) else value
+    return found

@@ -249,11 +249,9 @@ class RoPE(Rotation):
         axes = self.position_axes
         positions = checks.positions("positions", positions, fractional=self.fractional, ranks=range(0, 9), axes=axes)
         arrays = self.bind({} if params is None else params, length=length).arrays
-        cos, sin = self._cos_sin(arrays, positions)
-        amplitude = self.amplitude()
-        return (cos, sin) if amplitude == 1.0 else (amplitude * cos, amplitude * sin)
+        return self._cos_sin(arrays, positions, self.amplitude())
 
-    def _cos_sin(self, arrays: Arrays, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _cos_sin(self, arrays: Arrays, positions: jax.Array, amplitude: float) -> tuple[jax.Array, jax.Array]:
         at = positions[..., None] if self.axes is None else positions[..., np.array(self.axes.axis)]
         tables: Callable[..., tuple[jax.Array, jax.Array]]
         if "turns" in arrays:
@@ -261,19 +259,18 @@ class RoPE(Rotation):
         else:
             tables = phase.learned_cos_sin if self.phase == "exact" else phase.float32_cos_sin
             values, ndim = arrays["frequencies"].astype(jnp.float32), 1
-        if values.ndim == ndim:
-            return tables(at, values)
-        if at.ndim > 2:  # a length, and so frequencies, for each row
-            needs = f"[B, T] with the B of length, which is [{values.shape[0]}]"
-            checks.shape("positions", positions, (values.shape[0], *positions.shape[1:]), needs)
-        return jax.vmap(tables, in_axes=(0 if at.ndim > 2 else None, 0))(at, values)
+        if values.ndim > ndim:  # a length, and so frequencies, for each row
+            if at.ndim > 2:
+                needs = f"[B, T] with the B of length, which is [{values.shape[0]}]"
+                checks.shape("positions", positions, (values.shape[0], *positions.shape[1:]), needs)
+            tables = jax.vmap(tables, in_axes=(0 if at.ndim > 2 else None, 0))
+        cos, sin = tables(at, values)
+        return (cos, sin) if amplitude == 1.0 else (amplitude * cos, amplitude * sin)
 
     def at(self, arrays: Arrays, x: jax.Array, positions: jax.Array, inverse: bool) -> jax.Array:
+        amplitude = 1.0 / self.amplitude() if inverse else self.amplitude()
         # Without the barrier XLA fuses the polynomials into the rotation and evaluates them again for every head.
-        tables, amplitude = jnp.stack(self._cos_sin(arrays, positions)), self.amplitude()
-        if amplitude != 1.0:
-            tables = tables * (1.0 / amplitude if inverse else amplitude)
-        cos, sin = lax.optimization_barrier(tables)
+        cos, sin = lax.optimization_barrier(jnp.stack(self._cos_sin(arrays, positions, amplitude)))
         return rotate(x, cos, sin, layout=self.layout, rotated=self.rotated, inverse=inverse)
 
 

@@ -72,6 +72,14 @@ def stretched(frequencies: Frequencies, factor: Decimal) -> Frequencies:
         return tuple(f * factor ** (Decimal(-i) / steps) for i, f in enumerate(frequencies))
 
 
+def partly_divided(frequencies: Frequencies, factor: float, shares: Sequence[Decimal]) -> Frequencies:
+    """Each frequency as it was, at a share of 0 or less, up to divided by factor, at 1 or more."""
+    with localcontext(CONTEXT):
+        clipped = [min(max(share, Decimal(0)), Decimal(1)) for share in shares]
+        mixed = zip(frequencies, clipped, strict=True)
+        return tuple(f * (1 - share) + f / Decimal(factor) * share for f, share in mixed)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linear(Scaling):
     """Position interpolation: `frequencies / factor`.
@@ -215,8 +223,8 @@ class YaRN(Scaling):
         low, high = max(low, 0), min(high, 2 * n - 1)  # of the channels, as published
         width = Decimal(high - low if high != low else 0.001)
         with localcontext(CONTEXT):
-            ramp = [min(max((i - Decimal(low)) / width, Decimal(0)), Decimal(1)) for i in range(n)]
-            return tuple(f * (1 - r) + f / Decimal(self.factor) * r for f, r in zip(frequencies, ramp, strict=True))
+            ramp = [(i - Decimal(low)) / width for i in range(n)]
+        return partly_divided(frequencies, self.factor, ramp)
 
 
 def yarn_mscale(factor: float, weight: float) -> float:
@@ -274,10 +282,8 @@ class LongRoPE(LengthScaling):
         return divided(frequencies, self.long_factor if length > self.original_length else self.short_factor)
 
     def constants_at(self, frequencies: Frequencies, length: jax.Array, kind: str) -> dict[str, jax.Array]:
-        short, long = (
-            phase.constants(self.scale_to(frequencies, n), kind)
-            for n in (self.original_length, self.original_length + 1)
-        )
+        factors = self.short_factor, self.long_factor
+        short, long = (phase.constants(divided(frequencies, by), kind) for by in factors)
         far = length > self.original_length
         return {name: jnp.where(far.reshape(*far.shape, *[1] * x.ndim), long[name], x) for name, x in short.items()}
 
@@ -324,15 +330,10 @@ class Llama3(Scaling):
         checks.integer_setting("original_length", self.original_length)
 
     def scale(self, frequencies: Frequencies, base: float) -> Frequencies:
-        low, high, factor = (Decimal(x) for x in (self.low_freq_factor, self.high_freq_factor, self.factor))
-
-        def scaled(f: Decimal) -> Decimal:
-            smooth = (self.original_length * f / phase.TAU - low) / (high - low)
-            smooth = min(max(smooth, Decimal(0)), Decimal(1))
-            return f * smooth + f / factor * (1 - smooth)
-
+        low, high = Decimal(self.low_freq_factor), Decimal(self.high_freq_factor)
         with localcontext(CONTEXT):
-            return tuple(map(scaled, frequencies))
+            shares = [(high - self.original_length * f / phase.TAU) / (high - low) for f in frequencies]
+        return partly_divided(frequencies, self.factor, shares)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -357,5 +358,5 @@ class Proportional(Scaling):
         checks.number_setting("factor", self.factor)
 
     def scale(self, frequencies: Frequencies, base: float) -> Frequencies:
-        kept = int(self.fraction * 2 * len(frequencies) // 2)
+        kept = int(self.fraction * len(frequencies))
         return divided(frequencies[:kept], [self.factor] * kept) + (Decimal(0),) * (len(frequencies) - kept)
