@@ -1,4 +1,7 @@
 """transformers' configurations <-> position schemes."""
 
+from posembed_jax.hf.config import Positions as Positions
+from posembed_jax.hf.config import from_config as from_config
+from posembed_jax.hf.config import to_config as to_config
 from posembed_jax.hf.rope_parameters import rope_parameters as rope_parameters
 from posembed_jax.hf.rope_parameters import scaling as scaling

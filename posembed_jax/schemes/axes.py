@@ -14,8 +14,9 @@ class Axes:
         angle[i] = position[axis[i]] * frequencies[index[i]],    frequencies[k] = base ** (-k / count), scaled
 
     Args:
-        axis: for each of the dim / 2 pairs, a number of the position: 0 ... A - 1.
-        index: for each pair, a frequency.
+        axis: for each of the dim / 2 pairs, a number of the position: 0 ... A - 1. Or for each of dim channels, in
+            order, where the two of a pair turn by different angles (Hunyuan's xDRoPE, V-JEPA 2).
+        index: for each pair, or channel, a frequency.
         count: how many frequencies there are.
 
     `sections`, `interleaved` and `blocks` make the usual ones.

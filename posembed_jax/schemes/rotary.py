@@ -27,6 +27,8 @@ def rotate(
     layout: str,
     rotated: str = "first",
     inverse: bool = False,
+    blocks: int = 1,
+    tables: str = "pairs",
 ) -> jax.Array:
     """Rotates pairs of channels of x by the angles whose cos and sin are given.
 
@@ -39,6 +41,9 @@ def rotate(
         layout: which channels are a pair: "half", (i, i + dim / 2), or "interleaved", (2 i, 2 i + 1).
         rotated: which dim channels of D turn, the "first" or the "last"; the others pass bit for bit.
         inverse: turn the other way.
+        blocks: the dim channels are so many runs, and the layout is that of each.
+        tables: "pairs", cos and sin have an entry for each pair; or "channels", `[..., dim]`, an entry for each channel
+            in the order of the channels. Then a and b may turn by two angles, which is no rotation.
 
     Returns:
         The shape and dtype of x. Computed in float32 and cast once.
@@ -50,20 +55,23 @@ def rotate(
 
     Source: https://arxiv.org/abs/2104.09864, section 3.4.2.
     """
-    _check_rotate(x, cos, sin, layout, rotated)
-    width, half = x.shape[-1], cos.shape[-1]
+    _check_rotate(x, cos, sin, layout, rotated, blocks, tables)
+    width, half = x.shape[-1], cos.shape[-1] // (2 if tables == "channels" else 1)
     start = 0 if rotated == "first" else width - 2 * half
     compute = checks.compute_dtype(x.dtype)
     cos, sin = _over_heads(cos, x.ndim).astype(compute), _over_heads(sin, x.ndim).astype(compute)
     if inverse:
         sin = -sin
     turning = lax.slice_in_dim(x, start, start + 2 * half, axis=-1).astype(compute)
-    a, b = _pairs(turning, layout)
-    first, second = a * cos - b * sin, b * cos + a * sin
+    a, b = _pairs(turning, layout, blocks)
+    first_cos, second_cos = (cos, cos) if tables == "pairs" else _pairs(cos, layout, blocks)
+    first_sin, second_sin = (sin, sin) if tables == "pairs" else _pairs(sin, layout, blocks)
+    first, second = a * first_cos - b * first_sin, b * second_cos + a * second_sin
     # Joined without a concatenation, which XLA does not vectorise on CPU: by a sum of padded pieces, which runs at the
     # speed of a copy, or, where a cast follows and the pieces fill x in one run, by a stack, which casts faster.
-    if x.dtype != compute and (layout == "interleaved" or 2 * half == width):
-        stacked = jnp.stack([first, second], axis=-2 if layout == "half" else -1)
+    if blocks > 1 or (x.dtype != compute and (layout == "interleaved" or 2 * half == width)):
+        runs = (p.reshape(*p.shape[:-1], blocks, -1) for p in (first, second))
+        stacked = jnp.stack([*runs], axis=-2 if layout == "half" else -1)
         out = _padded(stacked.reshape(turning.shape), start, 1, width)
     else:
         step, apart = (1, half) if layout == "half" else (2, 1)
@@ -79,9 +87,15 @@ def _over_heads(table: jax.Array, ndim: int) -> jax.Array:
     return table[..., None, :].reshape(*[1] * (ndim - table.ndim - 1), *table.shape[:-1], 1, table.shape[-1])
 
 
-def _pairs(x: jax.Array, layout: str) -> tuple[jax.Array, jax.Array]:
+def _pairs(x: jax.Array, layout: str, blocks: int) -> tuple[jax.Array, jax.Array]:
+    """Channels `[..., 2 n]` -> the firsts and the seconds of their pairs, `[..., n]` each."""
+    if layout == "interleaved":
+        return x[..., ::2], x[..., 1::2]
     half = x.shape[-1] // 2
-    return (x[..., :half], x[..., half:]) if layout == "half" else (x[..., ::2], x[..., 1::2])
+    if blocks == 1:
+        return x[..., :half], x[..., half:]
+    runs = x.reshape(*x.shape[:-1], blocks, 2, -1)
+    return runs[..., 0, :].reshape(*x.shape[:-1], half), runs[..., 1, :].reshape(*x.shape[:-1], half)
 
 
 def _padded(x: jax.Array, start: int, step: int, width: int) -> jax.Array:
@@ -91,9 +105,13 @@ def _padded(x: jax.Array, start: int, step: int, width: int) -> jax.Array:
     return lax.pad(x, jnp.array(-0.0, x.dtype), edges)
 
 
-def _check_rotate(x: jax.Array, cos: jax.Array, sin: jax.Array, layout: str, rotated: str) -> None:
+def _check_rotate(
+    x: jax.Array, cos: jax.Array, sin: jax.Array, layout: str, rotated: str, blocks: int, tables: str
+) -> None:
     checks.one_of("layout", layout, LAYOUTS)
     checks.one_of("rotated", rotated, ENDS)
+    checks.one_of("tables", tables, ("pairs", "channels"))
+    checks.integer_setting("blocks", blocks)
     checks.rank("x", x, range(3, 9), "floating [..., T, N, D]")
     checks.floating("x", x, "floating [..., T, N, D]")
     checks.array("cos", cos, "float32 [T, dim / 2] or [..., T, dim / 2]")
@@ -106,11 +124,14 @@ def _check_rotate(x: jax.Array, cos: jax.Array, sin: jax.Array, layout: str, rot
     needs = f"float32 [T, dim / 2] or [..., T, dim / 2] with the leading axes of x, which is {checks.describe(x)}"
     checks.shape("cos", cos, (*batch, None), needs)
     checks.shape("sin", sin, cos.shape, f"shaped as cos, {list(cos.shape)}")
-    if 2 * cos.shape[-1] > x.shape[-1]:
+    dim = cos.shape[-1] * (2 if tables == "pairs" else 1)
+    if dim > x.shape[-1]:
         raise ValueError(
-            f"cos is {checks.describe(cos)}, which turns {2 * cos.shape[-1]} channels, but x has {x.shape[-1]}: "
+            f"cos is {checks.describe(cos)}, which turns {dim} channels, but x has {x.shape[-1]}: "
             "make RoPE's dim at most the head dim."
         )
+    if dim % (2 * blocks):
+        raise ValueError(f"blocks is {blocks}; the {dim} channels that turn need to be so many runs of whole pairs.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,6 +155,8 @@ class RoPE(Rotation):
         scaling: what is done to the frequencies, such as `YaRN(...)`, and the amplitude of cos and sin: 1 for most.
         length: of the sequences, for a scaling that depends on it (DynamicNTK, LongRoPE). None: bind is given it.
         axes: for positions of several numbers `[..., T, A]`, which of them turns each pair; see `Axes`.
+        blocks: the dim channels are so many runs, and the layout is that of each (Gemma 4's vision: one for each axis).
+        clockwise: turn by minus the angle (nanochat).
 
     `inverse` turns back and divides by the amplitude.
 
@@ -157,6 +180,8 @@ class RoPE(Rotation):
     scaling: Scaling | None = None
     length: int | None = None
     axes: Axes | None = None
+    blocks: int = 1
+    clockwise: bool = False
 
     def __post_init__(self):
         checks.integer_setting("dim", self.dim)
@@ -168,14 +193,19 @@ class RoPE(Rotation):
         checks.one_of("phase", self.phase, phase.PHASES)
         checks.flag("learned", self.learned)
         checks.flag("fractional", self.fractional)
+        checks.flag("clockwise", self.clockwise)
+        checks.integer_setting("blocks", self.blocks)
+        if self.dim % (2 * self.blocks):
+            raise ValueError(f"blocks is {self.blocks}; dim, {self.dim}, needs to be so many runs of whole pairs.")
         self._check_scaling()
 
     def _check_scaling(self) -> None:
         if self.axes is not None:
             checks.contract("axes", self.axes, Axes, "Axes(...), such as `Axes.sections((16, 24, 24))`")
-            if len(self.axes.axis) != self.dim // 2:
+            if len(self.axes.axis) not in (self.dim // 2, self.dim):
                 raise ValueError(
-                    f"axes is {self.axes}, which turns {len(self.axes.axis)} pairs; it needs {self.dim // 2}."
+                    f"axes is {self.axes}, which turns {len(self.axes.axis)} pairs; it needs {self.dim // 2}, or, to "
+                    f"turn each channel by an angle of its own, {self.dim}."
                 )
         if self.scaling is not None:
             checks.contract("scaling", self.scaling, Scaling, "a Scaling such as YaRN(...)")
@@ -243,6 +273,8 @@ class RoPE(Rotation):
     ) -> tuple[jax.Array, jax.Array]:
         """float32 `[..., dim / 2]` each, for positions `[...]`, or `[..., A]` with axes: what `rotate` takes.
 
+        `[..., dim]` where `axes` has an entry for each channel; `rotate` then needs `tables="channels"`.
+
         params: the learned frequencies, when there are any.
         length: as in `bind`.
         """
@@ -265,13 +297,20 @@ class RoPE(Rotation):
                 checks.shape("positions", positions, (values.shape[0], *positions.shape[1:]), needs)
             tables = jax.vmap(tables, in_axes=(0 if at.ndim > 2 else None, 0))
         cos, sin = tables(at, values)
+        sin = -sin if self.clockwise else sin
         return (cos, sin) if amplitude == 1.0 else (amplitude * cos, amplitude * sin)
 
     def at(self, arrays: Arrays, x: jax.Array, positions: jax.Array, inverse: bool) -> jax.Array:
+        channels = self.axes is not None and len(self.axes.axis) == self.dim
+        if inverse and channels:
+            raise ValueError("inverse is True, but axes has an angle for each channel: that is no rotation to turn back.")
         amplitude = 1.0 / self.amplitude() if inverse else self.amplitude()
         # Without the barrier XLA fuses the polynomials into the rotation and evaluates them again for every head.
         cos, sin = lax.optimization_barrier(jnp.stack(self._cos_sin(arrays, positions, amplitude)))
-        return rotate(x, cos, sin, layout=self.layout, rotated=self.rotated, inverse=inverse)
+        how = "channels" if channels else "pairs"
+        return rotate(
+            x, cos, sin, layout=self.layout, rotated=self.rotated, inverse=inverse, blocks=self.blocks, tables=how
+        )
 
 
 def rerotate(

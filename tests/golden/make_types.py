@@ -30,6 +30,12 @@ CONFIG_KEYS = (
     "full_attention_interval",
     "rope_parameters",
     "head_dim",
+    "query_pre_attn_scalar",
+    "attention_multiplier",
+    "projection_dim",
+    "memory_attention_hidden_size",
+    "memory_attention_downsample_rate",
+    "memory_attention_num_attention_heads",
     "hidden_size",
     "num_attention_heads",
     "num_heads",
@@ -721,6 +727,113 @@ def position_keys(config_class):
     return fields, sorted(legacy)
 
 
+# What a top-level key is set to, to see where it arrives.
+PROBES = {"rope_scaling": {"rope_type": "linear", "factor": 7.0}, "rope_parameters": {"rope_type": "linear", "factor": 7.0}}
+THETA, PARTIAL = 12345.0, 0.625
+
+
+def entries(config):
+    """The rotary dicts of a configuration, by layer type; by "" where there is but one."""
+    found = getattr(config, "rope_parameters", None) or {}
+    nested = {key: value for key, value in found.items() if isinstance(value, dict)}
+    return nested or ({"": found} if found else {})
+
+
+def reads(config_class, keys):
+    """Top-level key -> the layer types ("" for the one of all) and the key of the rotary dict that it sets.
+
+    By trying: what a class does with its arguments is code of its own.
+    """
+    found = {}
+    probes = PROBES | {key: THETA for key in keys if key.endswith(("theta", "base_freq", "emb_base"))}
+    probes |= {key: PARTIAL for key in keys if key in ("partial_rotary_factor", "rotary_pct")}
+    probes |= {"rope_theta": THETA, "partial_rotary_factor": PARTIAL}
+    for key, probe in sorted(probes.items()):
+        try:
+            config = config_class(**{key: dict(probe) if isinstance(probe, dict) else probe})
+        except Exception:
+            continue
+        wanted = probe["factor"] if isinstance(probe, dict) else probe
+        arrived = [
+            [layer_type, "" if isinstance(probe, dict) else name]
+            for layer_type, parameters in entries(config).items()
+            for name, value in parameters.items()
+            if isinstance(value, float) and value == wanted
+        ]
+        if arrived:
+            found[key] = sorted(arrived)
+    return found
+
+
+def follows_hidden_size(config_class):
+    """Whether the head dim, when not given, is hidden_size over the number of heads."""
+    dims = []
+    for scale in (1, 2):
+        try:
+            plain_one = config_class()
+            config = config_class(hidden_size=plain_one.hidden_size * scale)
+            dims.append(config.head_dim)
+        except Exception:
+            return None
+    return dims[0] != dims[1] if None not in dims else None
+
+
+def layer_head_dims(config_class):
+    """Layer type -> head dim, where some layers have their own."""
+    try:
+        config = config_class()
+        own = config.to_dict().get("per_layer_config") or {}
+        return {config.layer_types[int(index)]: layer["head_dim"] for index, layer in own.items() if "head_dim" in layer}
+    except Exception:
+        return {}
+
+
+def layer_partials(config_class):
+    """Layer type -> the partial_rotary_factor of an entry that does not say it."""
+    try:
+        labels = [key for key in entries(config_class()) if key]
+        config = config_class(rope_parameters={key: {"rope_type": "default", "rope_theta": THETA} for key in labels})
+        found = {key: parameters.get("partial_rotary_factor") for key, parameters in entries(config).items()}
+        return {key: value for key, value in found.items() if value is not None}
+    except Exception:
+        return {}
+
+
+SCALING_NAMES = ("scaling", "softmax_scale", "scale", "inv_norm_factor")
+SOFTMAX_SCALES = {
+    "self.head_dim ** (-0.5)": "head_dim",
+    "self.attention_head_size ** (-0.5)": "head_dim",
+    "self.head_size ** (-0.5)": "head_dim",
+    "1 / math.sqrt(self.head_dim)": "head_dim",
+    "1.0 / math.sqrt(self.head_dim)": "head_dim",
+    "1 / math.sqrt(config.head_dim)": "head_dim",
+    "self.qk_head_dim ** (-0.5)": "qk_head_dim",
+    "yarn_apply_mscale(config.rope_parameters, self.qk_head_dim ** (-0.5))": "qk_head_dim_yarn",
+    "config.query_pre_attn_scalar ** (-0.5)": "query_pre_attn_scalar",
+    "config.attention_multiplier": "attention_multiplier",
+    "1.0": "one",
+    "1": "one",
+}
+
+
+def softmax_scale(parts):
+    """How the attention classes that rotate scale their logits: labels of SOFTMAX_SCALES, or the code itself."""
+    names = {function.name for _, function in parts.functions["apply"].values()}
+    found = []
+    for module, node in parts.nodes:
+        if not isinstance(node, ast.ClassDef) or not (names & set(used_names(node)) or "Attention" in node.name):
+            continue
+        there = method(module, node, "__init__")
+        for statement in ast.walk(there[2]) if there else ():
+            if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Attribute):
+                continue
+            if statement.targets[0].attr in SCALING_NAMES:
+                text = ast.unparse(statement.value)
+                found.append((bool(names & set(used_names(node))), SOFTMAX_SCALES.get(text, text)))
+    rotating = [text for rotates, text in found if rotates] or [text for _, text in found]
+    return list(dict.fromkeys(rotating))
+
+
 def type_facts(config_class, parts):
     values, error = config_facts(config_class)
     fields, legacy = position_keys(config_class)
@@ -735,6 +848,13 @@ def type_facts(config_class, parts):
         facts["default_rope_type"] = config_class.default_rope_type
     if legacy:
         facts["legacy_keys"] = legacy
+    facts["reads"] = reads(config_class, {*fields, *legacy})
+    facts["head_dim_follows_hidden_size"] = follows_hidden_size(config_class)
+    facts["softmax_scale"] = softmax_scale(parts)
+    if partials := layer_partials(config_class):
+        facts["layer_partials"] = partials
+    if dims := layer_head_dims(config_class):
+        facts["layer_head_dims"] = dims
     if error:
         facts["config_error"] = error
     return facts

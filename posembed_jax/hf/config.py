@@ -1,0 +1,274 @@
+"""A transformers configuration -> the position schemes of its model, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from posembed_jax.hf.entries import entries
+from posembed_jax.hf.rope_parameters import rope_parameters
+from posembed_jax.hf.rotations import rotation, without_dict, without_parameters
+from posembed_jax.schemes.rotary import RoPE
+from posembed_jax.schemes.scaling import YaRN, yarn_mscale
+
+Values = Mapping[str, Any]
+ROTARY = "rotary_types.json"
+SIZES = ("hidden_size", "num_attention_heads", "num_hidden_layers")
+WIDTHS = ("num_attention_heads", "num_heads", "head_dim", "memory_attention_hidden_size")  # of a model that attends
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Positions:
+    """Where a transformer puts positions in: what `from_config` found.
+
+    Args:
+        model_type: transformers' name.
+        rotations: RoPE by layer type, None for layers without positions; one under "" where all layers are alike.
+        layers: for each layer, its key in rotations, or None for a layer without positions (NoPE).
+        softmax_scale: by which the logits q . k are multiplied; None where the model's is not a number of its file.
+        query_scale: settings by which queries grow with their position (Llama 4, Ministral 3), or None.
+        position_ids: how positions are made: "tokens", "multimodal", "grid", "grid_from_1", "centers" or "times".
+        towers: the parts of a composite by their names in the file, such as "text_config".
+        config: the values that all this was read from.
+    """
+
+    model_type: str
+    rotations: dict[str, RoPE | None] = dataclasses.field(default_factory=dict)
+    layers: tuple[str | None, ...] = ()
+    softmax_scale: float | None = None
+    query_scale: dict[str, float] | None = None
+    position_ids: str = "tokens"
+    towers: dict[str, Positions] = dataclasses.field(default_factory=dict)
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def rotation(self) -> RoPE:
+        """The rotation of every layer; refused where there is none, or more than one."""
+        if len(self.rotations) != 1 or None in self.rotations.values():
+            raise ValueError(
+                f"rotations is {self.rotations} and towers is {sorted(self.towers)}; rotation needs one for all layers: "
+                "take it from rotations[layer type], or from a tower."
+            )
+        return next(iter(self.rotations.values()))
+
+
+def facts() -> dict[str, Any]:
+    """What is known of transformers' rotary model types: `tests/golden/make_types.py` writes it."""
+    return json.loads(resources.files("posembed_jax.hf").joinpath(ROTARY).read_text())
+
+
+def from_config(config: Values | str | os.PathLike[str], *, follow_upstream_bugs: bool = False) -> Positions:
+    """The position schemes of a transformers model, from its configuration.
+
+    Args:
+        config: the dict of a config.json, of transformers 4 or 5, or the path of the file or its folder.
+        follow_upstream_bugs: do with contradictions and unread keys what transformers 5.23 does: take one, silently.
+
+    Raises:
+        ValueError: an unknown model_type, a key, type or value that the model does not know, or two that contradict
+            each other; the message names it.
+
+    >>> from posembed_jax import hf
+    >>> hf.from_config({"model_type": "llama", "rope_theta": 500000.0}).rotation.base
+    500000.0
+
+    Source: https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/modeling_rope_utils.py.
+    """
+    if isinstance(config, str | os.PathLike):
+        path = os.path.join(config, "config.json") if os.path.isdir(config) else config
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config is {config!r}; it needs to be a dict or the path of a config.json.")
+    return _positions(config, facts(), follow_upstream_bugs)
+
+
+def _positions(config: Values, known: Values, follow: bool) -> Positions:
+    name = config.get("model_type")
+    found = known["types"].get(name) or known["composites"].get(name)
+    if found is None:
+        raise ValueError(
+            f"model_type is {name!r}; it needs to be one of transformers' {len(known['types'])} with rotary positions, "
+            "such as 'llama', or a composite of them."
+        )
+    towers = {
+        key: _positions(part, known, follow)
+        for key, kind in found.get("sub_configs", {}).items()
+        if kind in known["types"] or kind in known["composites"]
+        if (part := _part(config, key, kind, found["sub_configs"], known)) is not None
+    }
+    if "modeling" not in found or not any(size in found["config"] for size in WIDTHS):
+        return Positions(model_type=name, towers=towers)
+    return dataclasses.replace(_leaf(config, name, found, follow), towers=towers)
+
+
+def _part(config: Values, key: str, kind: str, parts: Values, known: Values) -> Values | None:
+    """The dict of one part; older files have that of the text beside those of the others."""
+    part = config.get(key)
+    if part is None and key == "text_config" and any(size in config for size in SIZES):
+        part = {name: value for name, value in config.items() if name not in parts}
+    return {**(part or {}), "model_type": (part or {}).get("model_type", kind) if part and key in config else kind}
+
+
+def _leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
+    given = _renamed(config, known)
+    values = known["config"] | given
+    if "head_dim" not in given and known["head_dim_follows_hidden_size"] and set(given) & set(SIZES):
+        values.pop("head_dim", None)
+    layer_types = _layer_types(given, known, values)
+    if not {"rope_parameters", "rope_theta"} & {*known["keys"], *known["config"]} or without_dict(known):
+        rotations = {"": without_parameters(known, values)}
+    else:
+        dicts = entries(given, known, layer_types, follow=follow)
+        rotations = {
+            layer: None if entry is None else _rotation(layer, entry, known, given, values, layer_types, follow)
+            for layer, entry in dicts.items()
+        }
+    return Positions(
+        model_type=name,
+        rotations=rotations,
+        layers=_layers(rotations, layer_types, values),
+        softmax_scale=_softmax_scale(known, values, rotations),
+        query_scale=_query_scale(given, known, rotations),
+        position_ids=POSITION_IDS.get(known["modeling"]["forward"] or "", "tokens"),
+        config=dict(values),
+    )
+
+
+POSITION_IDS = {
+    "mrope": "multimodal",
+    "mrope_float32": "multimodal",
+    "mrope_per_layer": "multimodal",
+    "xdrope": "multimodal",
+    "recomposed": "grid",
+    "recomposed_float32": "grid",
+    "row_col_per_layer": "grid",
+    "efficientloftr": "grid_from_1",
+    "stored_complex": "grid_from_1",
+    "dinov3": "centers",
+    "musicflamingo_time": "times",
+}
+
+
+def _renamed(config: Values, known: Values) -> dict[str, Any]:
+    """The file's values under the names that the code reads."""
+    names = known["config"].get("attribute_map", {})
+    inverse = {there: here for here, there in names.items()}
+    return {inverse.get(key, key): value for key, value in config.items()}
+
+
+def _layer_types(given: Values, known: Values, values: Values) -> tuple[str, ...]:
+    """The file's; else the default ones, whose pattern goes on for as many layers as the file has."""
+    if given.get("layer_types") is not None:
+        return tuple(given["layer_types"])
+    default = [kind for kind, count in known["config"].get("layer_types_runs", ()) for _ in range(count)]
+    count = values.get("num_hidden_layers") or 0
+    for period in range(1, len(default) + 1):
+        if all(default[i] == default[i % period] for i in range(len(default))):
+            return tuple(default[i % period] for i in range(count))
+    return ()
+
+
+def _rotation(
+    layer: str, entry: dict[str, Any], known: Values, given: Values, values: Values, layers: tuple[str, ...], follow: bool
+) -> RoPE:
+    entry = dict(entry)
+    init = known["modeling"]["init"] or ""
+    for key, reader in (("alpha", "ntk_alpha"),):
+        if key in entry and reader not in init:
+            if not follow:
+                raise ValueError(f"rope_parameters has {key!r}, which this model type does not read; leave it out.")
+            entry.pop(key)
+    for key in ("llama_4_scaling_beta",):
+        entry.pop(key, None)
+    if init.startswith("default_only") and entry["rope_type"] != "default":
+        raise ValueError(f"rope_type is {entry['rope_type']!r}; this model type needs 'default'.")
+    return rotation(
+        entry,
+        known,
+        values,
+        head_dim=_head_dim(layer, known, given, values, layers),
+        truncate_ignored=follow and bool(layer),
+    )
+
+
+def _head_dim(layer: str, known: Values, given: Values, values: Values, layers: tuple[str, ...]) -> int | None:
+    """That of a layer type: its own, that of the part of an MLA head that turns, or the model's."""
+    for index, own in (given.get("per_layer_config") or {}).items():
+        if layer and int(index) < len(layers) and layers[int(index)] == layer and "head_dim" in own:
+            return own["head_dim"]
+    if layer in known.get("layer_head_dims", {}) and "per_layer_config" not in given:
+        return given.get("global_head_dim") or known["layer_head_dims"][layer]
+    if layer == "" and values.get("qk_rope_head_dim") and known["config"].get("qk_rope_head_dim"):
+        if known["config"].get("head_dim") == known["config"]["qk_rope_head_dim"]:
+            return values["qk_rope_head_dim"]
+    return values.get("head_dim")
+
+
+def _layers(rotations: dict[str, RoPE | None], layer_types: tuple[str, ...], values: Values) -> tuple[str | None, ...]:
+    """The key of rotations for each layer. `no_rope_layers` says 1 where a layer rotates."""
+    count = values.get("num_hidden_layers") or 0
+    kinds = layer_types if set(layer_types) & set(rotations) else ("",) * count
+    rotates = values.get("no_rope_layers")
+    if rotates is None and "no_rope_layers_runs" in values:
+        interval = values.get("no_rope_layer_interval") or 4
+        rotates = [int((i + 1) % interval != 0) for i in range(len(kinds))]
+    if rotates:
+        kinds = tuple(kind if on else None for kind, on in zip(kinds, rotates, strict=False))
+    return tuple(kind if kind in rotations and rotations[kind] is not None else None for kind in kinds)
+
+
+def _softmax_scale(known: Values, values: Values, rotations: dict[str, RoPE | None]) -> float | None:
+    rule = (known["softmax_scale"] or [None])[0]
+    width = values.get("head_dim")
+    if width is None and values.get("hidden_size") and values.get("num_attention_heads"):
+        width = values["hidden_size"] // values["num_attention_heads"]
+    if rule == "head_dim" and width:
+        return width**-0.5
+    if rule == "one":
+        return 1.0
+    if rule == "attention_multiplier":
+        return values.get(rule)
+    if rule == "query_pre_attn_scalar" and values.get(rule):
+        return values[rule] ** -0.5
+    if rule in ("qk_head_dim", "qk_head_dim_yarn"):
+        if "qk_nope_head_dim" not in values or "qk_rope_head_dim" not in values:
+            return None
+        scale = (values["qk_nope_head_dim"] + values["qk_rope_head_dim"]) ** -0.5
+        scaling = rotations[""].scaling if "" in rotations and rotations[""] else None
+        if rule == "qk_head_dim_yarn" and isinstance(scaling, YaRN) and scaling.mscale_all_dim:
+            scale *= yarn_mscale(scaling.factor, scaling.mscale_all_dim) ** 2
+        return scale
+    return None
+
+
+def _query_scale(given: Values, known: Values, rotations: dict[str, RoPE | None]) -> dict[str, float] | None:
+    """Llama 4's attn_scale and floor_scale, on its layers without rotation; Mistral's llama_4_scaling_beta, on all."""
+    if "attn_temperature_tuning" in given:
+        if not given["attn_temperature_tuning"]:
+            return None
+        return {key: given[key] for key in ("attn_scale", "floor_scale") if key in given}
+    parameters = given.get("rope_parameters") or given.get("rope_scaling") or known["config"].get("rope_parameters") or {}
+    beta = parameters.get("llama_4_scaling_beta")
+    return None if beta is None else {"llama_4_scaling_beta": beta}
+
+
+def to_config(positions: Positions) -> dict[str, Any]:
+    """The configuration of these positions: `from_config` of it is the same again.
+
+    Raises:
+        ValueError: a scheme that transformers has no words for.
+
+    >>> from posembed_jax import hf
+    >>> found = hf.from_config({"model_type": "llama", "rope_theta": 500000.0})
+    >>> hf.to_config(found)["rope_parameters"]
+    {'rope_type': 'default', 'rope_theta': 500000.0}
+    """
+    written = {key: value for key, value in positions.config.items() if not key.endswith("_runs")}
+    written |= {key: to_config(tower) for key, tower in positions.towers.items()}
+    written["model_type"] = positions.model_type
+    return written

@@ -1,0 +1,202 @@
+"""One entry of `rope_parameters` and what is known of a model's code -> the RoPE that this model runs.
+
+What differs between models is data: how wide the rotation is, which channels are pairs, and which number of a position
+turns which pair. The labels are those of `rotary_types.json`, whose `bodies` say what each of them means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from posembed_jax.hf.rope_parameters import scaling as scaling_of
+from posembed_jax.schemes.axes import Axes
+from posembed_jax.schemes.rotary import RoPE
+
+Facts = Mapping[str, Any]
+Values = Mapping[str, Any]
+
+# Whatever else these say of dtypes and of how tables are stored, they pair neighbours.
+INTERLEAVED = ("deinterleave_then_half", "complex", "pairs_sin_cos_halves_and_values", "narrow_tables_to_pairs")
+LAST_CHANNELS = "last_channels_tables_to_pairs_float32"
+
+
+class Grid(NamedTuple):
+    """Where the numbers of a position go: RoPE's settings of that name."""
+
+    dim: int
+    axes: Axes | None
+    blocks: int = 1
+
+
+def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | None, truncate_ignored: bool) -> RoPE:
+    """The rotation of one layer type.
+
+    Args:
+        entry: its rotary dict, with rope_type and rope_theta.
+        facts: of the model type, from rotary_types.json.
+        config: the configuration's other values.
+        head_dim: of these layers.
+        truncate_ignored: as transformers has it, `truncate` of a nested entry changes nothing.
+    """
+    labels = facts["modeling"]
+    entry = dict(entry)
+    if truncate_ignored:
+        entry.pop("truncate", None)
+    interleaved = (labels["rotate"] or "").startswith("pairs") or labels["apply"] in INTERLEAVED
+    if labels["apply_switch"] == "rope_interleave" if "apply_switch" in labels else False:
+        interleaved = config.get("rope_interleave", True)
+    sizes = entry.pop("mrope_section", None) or labels.get("mrope_section_default")
+    fraction = _fraction(entry, facts)
+    grid = _grid(labels, config, head_dim, fraction, tuple(sizes) if sizes else None)
+    scaling = scaling_of(entry, max_position_embeddings=config.get("max_position_embeddings"))
+    dim, base = grid.dim, float(entry["rope_theta"])
+    if dim % 2:  # transformers makes one frequency more, over the odd width
+        dim, base = dim + 1, base ** ((dim + 1) / dim)
+    return RoPE(
+        dim=dim,
+        layout="interleaved" if interleaved else "half",
+        base=base,
+        rotated="last" if labels["apply"] == LAST_CHANNELS else "first",
+        learned=labels["forward"] == "half_tables_learned_alpha",
+        fractional=labels["forward"] in ("dinov3", "musicflamingo_time"),
+        scaling=scaling,
+        axes=grid.axes,
+        blocks=grid.blocks,
+        clockwise=labels["rotate"] == "half_negated",
+    )
+
+
+def _fraction(entry: dict[str, Any], facts: Facts) -> float:
+    """How much of the head turns. Most models' own rule turns it whole whatever the file says; every scaling asks."""
+    proportional = entry["rope_type"] == "proportional"
+    fraction = entry.get("partial_rotary_factor") if proportional else entry.pop("partial_rotary_factor", None)
+    if proportional or fraction is None:
+        return 1.0
+    return 1.0 if entry["rope_type"] == "default" and facts["ignores_partial_rotary_factor"] else fraction
+
+
+def _grid(
+    labels: Facts, config: Values, head_dim: int | None, fraction: float, sizes: tuple[int, ...] | None
+) -> Grid:
+    recompose, forward = labels["recompose"], labels["forward"]
+    if labels["axial"] == "half_of_memory_head":
+        share = config["memory_attention_downsample_rate"] * config["memory_attention_num_attention_heads"]
+        width = config["memory_attention_hidden_size"] // share
+    elif labels["axial"] == "half_head_of_embed_dim" and head_dim is None:
+        width = config["embed_dim"] // _heads(config)
+    else:
+        width = head_width(config, head_dim)
+    if labels["axial"] is not None:
+        return axial(recompose, width)
+    dim = int(width * fraction)
+    if forward == "dinov3":
+        return axial("hw_twice", width)
+    if forward == "efficientloftr":  # over all heads at once: rows and columns in turn
+        return Grid(2 * dim, alternating(dim // 2, (0, 1)))
+    if forward == "musicflamingo_time":
+        return Grid(2 * dim, Axes.blocks(axes=2, count=dim // 2))
+    if recompose == "row_col_alternating_twice":
+        return Grid(dim, Axes(axis=(0, 1) * (dim // 4), index=tuple(range(dim // 2)), count=dim // 2))
+    if recompose is None or sizes is None:
+        return Grid(dim, None)
+    if recompose == "mrope_interleaved":  # time has what the others leave
+        sizes = ((dim + 1) // 2 - sum(sizes[1:]), *sizes[1:])
+    return Grid(dim, SECTIONS[recompose](sizes))
+
+
+def _heads(config: Values) -> int:
+    return config.get("num_attention_heads") or config["num_heads"]
+
+
+def head_width(config: Values, head_dim: int | None) -> int:
+    return head_dim or config["hidden_size"] // _heads(config)
+
+
+def axial(recompose: str, width: int) -> Grid:
+    """Rows and columns of a picture, or time as well, each with the same frequencies."""
+    count = width // 4
+    two = Axes.blocks(axes=2, count=count)
+    if recompose == "thw_twice":
+        count = width // 3 // 2
+        return Grid(6 * count, Axes.blocks(axes=3, count=count))
+    if recompose == "h_low_w_high_twice":  # Pixtral: the frequencies of the whole head, every other one to each
+        index = (*range(0, width // 2, 2), *range(1, width // 2, 2))
+        return Grid(width, Axes(axis=two.axis, index=index, count=width // 2))
+    if recompose == "wh_alternating_twice":
+        return Grid(4 * count, alternating(count, (1, 0)))
+    if recompose.startswith("wh"):
+        two = Axes(axis=tuple(1 - a for a in two.axis), index=two.index, count=count)
+    return Grid(4 * count, two, blocks=2 if recompose == "h_twice_w_twice" else 1)
+
+
+def alternating(count: int, order: tuple[int, ...]) -> Axes:
+    """Every frequency once for each axis, in turn."""
+    index = tuple(i for i in range(count) for _ in order)
+    return Axes(axis=order * count, index=index, count=count)
+
+
+def _ernie(sizes: tuple[int, ...]) -> Axes:
+    """Height and width in turn over the high frequencies, then time. sizes are of height, width, time."""
+    axis = (1, 2) * sizes[0] + (0,) * sizes[2]
+    return Axes(axis=axis, index=tuple(range(len(axis))), count=len(axis))
+
+
+def _xdrope(sizes: tuple[int, ...]) -> Axes:
+    """Sections of doubled sizes over the channels, not the pairs: the two channels of a pair may be of two axes."""
+    axis = tuple(a for a, size in enumerate(sizes) for _ in range(2 * size))
+    return Axes(axis=axis, index=tuple(range(sum(sizes))) * 2, count=sum(sizes))
+
+
+SECTIONS = {
+    "mrope_sections": Axes.sections,
+    "mrope_sections_pairs": Axes.sections,
+    "mrope_interleaved": Axes.interleaved,
+    "ernie_hw_then_t_pairs": _ernie,
+    "xdrope_sections": _xdrope,
+}
+
+
+def without_dict(facts: Facts) -> bool:
+    """Whether a model takes its theta, if any, from another place than a rotary dict."""
+    return facts["modeling"]["init"] in WITHOUT or facts["modeling"]["init"] is None
+
+
+WITHOUT = ("conformer", "clvp", "dinov3", "llama4_vision", "default_only_stored", "lightglue")
+
+
+def without_parameters(facts: Facts, config: Values) -> RoPE | None:
+    """The rotation of a model whose configuration has no rotary dict; None where its settings choose another scheme."""
+    labels = facts["modeling"]
+    kind, chosen = labels["init"] or labels["forward"] or labels["apply"], _chosen(config)
+    width, base = head_width(config, config.get("head_dim")), float(config.get("rope_theta") or 10_000.0)
+    if chosen not in (None, "rotary"):
+        return None
+    if kind == "gptj_sin_then_cos":
+        return RoPE(dim=config.get("rotary_dim") or width, layout="interleaved")
+    if kind == "roformer_sin_then_cos":
+        return RoPE(dim=width, layout="interleaved")
+    if kind == "conformer":
+        return RoPE(dim=width, layout="half", base=float(config["rotary_embedding_base"]))
+    if kind == "clvp":
+        return RoPE(dim=max(config["projection_dim"] // (2 * _heads(config)), 32), layout="half")
+    if kind == "dinov3":
+        return RoPE(dim=width, layout="half", base=base, fractional=True, axes=axial("hw_twice", width).axes)
+    if kind == "llama4_vision":
+        grid = axial("wh_pairs", width)
+        return RoPE(dim=grid.dim, layout="interleaved", base=base, axes=grid.axes)
+    if kind == "default_only_stored":
+        return RoPE(dim=width, layout="half", base=base)
+    if kind == "axis_blocks_vjepa2":
+        count = width // 3 // 2  # each block's tables are tiled over its channels, whose neighbours are pairs
+        blocks = Axes(
+            axis=tuple(a for a in range(3) for _ in range(2 * count)), index=tuple(range(count)) * 6, count=count
+        )
+        return RoPE(dim=6 * count, layout="interleaved", axes=blocks)
+    if kind == "scaled":  # the class of another tower of its file: this one has no positions
+        return None
+    raise ValueError(f"model_type has the rotation {kind!r}, which needs learned arrays: make it with its own class.")
+
+
+def _chosen(config: Values) -> str | None:
+    return config.get("position_embeddings_type") or config.get("position_embedding_type")
