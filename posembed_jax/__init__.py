@@ -5,6 +5,7 @@
 
 from posembed_jax import masks as masks
 from posembed_jax import positions as positions
+from posembed_jax import vision as vision
 from posembed_jax.attention import KVCache as KVCache
 from posembed_jax.attention import attend as attend
 from posembed_jax.attention import bias_to_channels as bias_to_channels

@@ -156,9 +156,12 @@ POSITION_IDS = {
 
 def _renamed(config: Values, known: Values) -> dict[str, Any]:
     """The file's values under the names that the code reads."""
-    names = known["config"].get("attribute_map", {})
-    inverse = {there: here for here, there in names.items()}
-    return {inverse.get(key, key): value for key, value in config.items()}
+    found = dict(config)
+    for alias, name in known["config"].get("attribute_map", {}).items():
+        for one, other in ((alias, name), (name, alias)):
+            if one in config and other not in config:
+                found[other] = config[one]
+    return found
 
 
 def _layer_types(given: Values, known: Values, values: Values) -> tuple[str, ...]:
@@ -174,7 +177,13 @@ def _layer_types(given: Values, known: Values, values: Values) -> tuple[str, ...
 
 
 def _rotation(
-    layer: str, entry: dict[str, Any], known: Values, given: Values, values: Values, layers: tuple[str, ...], follow: bool
+    layer: str,
+    entry: dict[str, Any],
+    known: Values,
+    given: Values,
+    values: Values,
+    layers: tuple[str, ...],
+    follow: bool,
 ) -> RoPE:
     entry = dict(entry)
     init = known["modeling"]["init"] or ""
@@ -252,7 +261,9 @@ def _query_scale(given: Values, known: Values, rotations: dict[str, RoPE | None]
         if not given["attn_temperature_tuning"]:
             return None
         return {key: given[key] for key in ("attn_scale", "floor_scale") if key in given}
-    parameters = given.get("rope_parameters") or given.get("rope_scaling") or known["config"].get("rope_parameters") or {}
+    parameters = (
+        given.get("rope_parameters") or given.get("rope_scaling") or known["config"].get("rope_parameters") or {}
+    )
     beta = parameters.get("llama_4_scaling_beta")
     return None if beta is None else {"llama_4_scaling_beta": beta}
 

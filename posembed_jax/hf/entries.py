@@ -17,6 +17,7 @@ POSITIONAL = re.compile(r"rope|rotary|theta|yarn|ntk|base_freq|emb_base|xpos|ali
 # What these keys say is not the rotation: dropout, sizes of grids, an attention bias, how weights are kept.
 BESIDES = re.compile(r"dropout|feat_sizes|k_sizes|rope_head_dim|rotary_value|use_mem_rope|use_rotary|^alibi$|_layers$")
 WHOLE = "rope_parameters", "rope_scaling"
+PARTIAL_WIDTHS = ("rotary_dim", "qk_rope_head_dim")  # channels that turn, where a model's class makes a factor of them
 LONGROPE_TYPES = {"su", "yarn"}  # Phi-3's files say these and have longrope's factors
 
 
@@ -30,7 +31,11 @@ def entries(given: Values, facts: Values, layer_types: tuple[str, ...], *, follo
         follow: do what transformers does with what it does not read, silently.
     """
     reads, default = facts["reads"], facts["config"].get("rope_parameters", {})
-    labels = {*layer_types, *(facts["config"].get("_rope_type_labels") or ()), *(k for k in default if _is_entry(default[k]))}
+    labels = {
+        *layer_types,
+        *(facts["config"].get("_rope_type_labels") or ()),
+        *(k for k in default if _is_entry(default[k])),
+    }
     _check_keys(given, facts, follow)
     name, raw = _raw(given)
     if raw is not None and any(key in labels for key in raw):
@@ -113,8 +118,7 @@ def _check_keys(given: Values, facts: Values, follow: bool) -> None:
 def _complete(layer: str, entry: dict[str, Any], given: Values, facts: Values, *, told: bool, follow: bool) -> dict:
     """The entry with its type, theta and partial factor, from wherever this model keeps them."""
     entry = {key: value for key, value in entry.items() if value is not None or key == "factor"}
-    name = entry.get("rope_type") or entry.get("type") or "default"
-    if name in LONGROPE_TYPES and "short_factor" in entry:
+    if LONGROPE_TYPES & {entry.get("rope_type"), entry.get("type")} and "short_factor" in entry:
         entry |= {"rope_type": "longrope", "type": "longrope"}
     entry.setdefault("rope_type", entry.get("type", "default"))
     if entry["rope_type"] in ("default", "mrope") and "default_rope_type" in facts:
@@ -124,6 +128,10 @@ def _complete(layer: str, entry: dict[str, Any], given: Values, facts: Values, *
     settled = not told and not _plain(own, facts)
     for key in ("rope_theta", "partial_rotary_factor"):
         _fill(key, layer, entry, given, facts, settled=settled, follow=follow)
+    width = given.get("head_dim") or facts["config"].get("head_dim")
+    for key in PARTIAL_WIDTHS:
+        if key in facts.get("legacy_keys", ()) and given.get(key) and not _said("partial_rotary_factor", entry, given):
+            entry["partial_rotary_factor"] = given[key] / width
     partials = facts.get("layer_partials", {})
     if "partial_rotary_factor" not in entry and layer in partials:
         entry["partial_rotary_factor"] = partials[layer]
@@ -180,7 +188,9 @@ def _originals(layer: str, entry: dict[str, Any], given: Values, follow: bool) -
     top, inside = given.get(key), entry.get(key)
     if top is not None and not layer and entry["rope_type"] in ("llama3", "yarn", "longrope"):
         if inside not in (None, top) and not follow:
-            raise ValueError(f"{key} is {top}, but the rotary dict says {inside}; it needs to be said once, or the same.")
+            raise ValueError(
+                f"{key} is {top}, but the rotary dict says {inside}; it needs to be said once, or the same."
+            )
         entry[key] = top
     longest, said = given.get("max_position_embeddings"), entry.pop("max_position_embeddings", None)
     if said is not None and longest is not None and said != longest and not follow:

@@ -17,7 +17,13 @@ Facts = Mapping[str, Any]
 Values = Mapping[str, Any]
 
 # Whatever else these say of dtypes and of how tables are stored, they pair neighbours.
-INTERLEAVED = ("deinterleave_then_half", "complex", "pairs_sin_cos_halves_and_values", "narrow_tables_to_pairs")
+INTERLEAVED = (
+    "deinterleave_then_half",
+    "complex",
+    "pairs_matrix",
+    "pairs_sin_cos_halves_and_values",
+    "narrow_tables_to_pairs",
+)
 LAST_CHANNELS = "last_channels_tables_to_pairs_float32"
 
 
@@ -46,7 +52,8 @@ def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | Non
     interleaved = (labels["rotate"] or "").startswith("pairs") or labels["apply"] in INTERLEAVED
     if labels["apply_switch"] == "rope_interleave" if "apply_switch" in labels else False:
         interleaved = config.get("rope_interleave", True)
-    sizes = entry.pop("mrope_section", None) or labels.get("mrope_section_default")
+    named = [entry.pop(name, None) for name in SECTION_KEYS]
+    sizes = next(filter(None, named), None) or labels.get("mrope_section_default")
     fraction = _fraction(entry, facts)
     grid = _grid(labels, config, head_dim, fraction, tuple(sizes) if sizes else None)
     scaling = scaling_of(entry, max_position_embeddings=config.get("max_position_embeddings"))
@@ -76,9 +83,7 @@ def _fraction(entry: dict[str, Any], facts: Facts) -> float:
     return 1.0 if entry["rope_type"] == "default" and facts["ignores_partial_rotary_factor"] else fraction
 
 
-def _grid(
-    labels: Facts, config: Values, head_dim: int | None, fraction: float, sizes: tuple[int, ...] | None
-) -> Grid:
+def _grid(labels: Facts, config: Values, head_dim: int | None, fraction: float, sizes: tuple[int, ...] | None) -> Grid:
     recompose, forward = labels["recompose"], labels["forward"]
     if labels["axial"] == "half_of_memory_head":
         share = config["memory_attention_downsample_rate"] * config["memory_attention_num_attention_heads"]
@@ -148,6 +153,7 @@ def _xdrope(sizes: tuple[int, ...]) -> Axes:
     return Axes(axis=axis, index=tuple(range(sum(sizes))) * 2, count=sum(sizes))
 
 
+SECTION_KEYS = ("mrope_section", "xdrope_section")
 SECTIONS = {
     "mrope_sections": Axes.sections,
     "mrope_sections_pairs": Axes.sections,

@@ -303,7 +303,9 @@ class RoPE(Rotation):
     def at(self, arrays: Arrays, x: jax.Array, positions: jax.Array, inverse: bool) -> jax.Array:
         channels = self.axes is not None and len(self.axes.axis) == self.dim
         if inverse and channels:
-            raise ValueError("inverse is True, but axes has an angle for each channel: that is no rotation to turn back.")
+            raise ValueError(
+                "inverse is True, but axes has an angle for each channel: that is no rotation to turn back."
+            )
         amplitude = 1.0 / self.amplitude() if inverse else self.amplitude()
         # Without the barrier XLA fuses the polynomials into the rotation and evaluates them again for every head.
         cos, sin = lax.optimization_barrier(jnp.stack(self._cos_sin(arrays, positions, amplitude)))

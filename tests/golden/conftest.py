@@ -31,7 +31,10 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(config, items):
-    if any(HERE == path or HERE in path.parents for path in (config.invocation_params.dir / a.split("::")[0] for a in config.args)):
+    if any(
+        HERE == path or HERE in path.parents
+        for path in (config.invocation_params.dir / a.split("::")[0] for a in config.args)
+    ):
         return
     from test_golden import check_of
 

@@ -690,8 +690,8 @@ def config_facts(config_class):
     for key in CONFIG_KEYS:
         try:
             value = plain(getattr(config, key, None))
-        except Exception:
-            continue
+        except Exception:  # it differs from layer to layer; the file has the one of most
+            value = plain(config.to_dict().get(key))
         if value is None or value == {}:
             continue
         if key == "attribute_map":
@@ -728,7 +728,10 @@ def position_keys(config_class):
 
 
 # What a top-level key is set to, to see where it arrives.
-PROBES = {"rope_scaling": {"rope_type": "linear", "factor": 7.0}, "rope_parameters": {"rope_type": "linear", "factor": 7.0}}
+PROBES = {
+    "rope_scaling": {"rope_type": "linear", "factor": 7.0},
+    "rope_parameters": {"rope_type": "linear", "factor": 7.0},
+}
 THETA, PARTIAL = 12345.0, 0.625
 
 
@@ -783,7 +786,9 @@ def layer_head_dims(config_class):
     try:
         config = config_class()
         own = config.to_dict().get("per_layer_config") or {}
-        return {config.layer_types[int(index)]: layer["head_dim"] for index, layer in own.items() if "head_dim" in layer}
+        return {
+            config.layer_types[int(index)]: layer["head_dim"] for index, layer in own.items() if "head_dim" in layer
+        }
     except Exception:
         return {}
 

@@ -32,7 +32,7 @@ def towers(positions):
 def model(case):
     """The same positions from the file as it was given and as transformers saves it."""
     found = []
-    for config in case.configs:
+    for config in case.configs or [{}]:
         config = {"model_type": case.model, **{k: v for k, v in config.items() if v is not None}}
         rotary = [t for t in towers(hf.from_config(config, follow_upstream_bugs=True)) if any(t.rotations.values())]
         assert rotary, f"no rotation in {case.model}"
@@ -56,9 +56,9 @@ def once(table, width):
 
 
 def heads_last(x, tokens):
-    """`[B, N, T, D]` or `[T, N, D]` -> `[..., T, N, D]`, and whether the axes were swapped."""
+    """`[B, N, T, D]` or `[T, N, D]` -> `[..., T, N, D]`."""
     swap = x.ndim == 4 and x.shape[2] == tokens and x.shape[1] != tokens
-    return (np.swapaxes(x, 1, 2) if swap else x), swap
+    return np.swapaxes(x, 1, 2) if swap else x
 
 
 def axes_last(case, rope, positions, table):
@@ -93,6 +93,39 @@ def stored(case, name, kind):
         table = case[name]
         return (table.real, table.imag) if np.iscomplexobj(table) else (table[..., 0], table[..., 1])
     return case[name], case[name.replace("out.cos", "out.sin")]
+
+
+def check_given_tables(case):
+    """Queries are the last of the keys: they take the last rows of the tables."""
+    rope = model(case).rotation
+    cos, sin = (jnp.asarray(once(case[f"in.{name}"], case["in.cos"].shape[-1] // 2)) for name in ("cos", "sin"))
+    for name in "qk":
+        x = jnp.swapaxes(jnp.asarray(case[f"in.{name}"]), 1, 2)
+        ours = rotate(x, cos[:, -x.shape[1] :], sin[:, -x.shape[1] :], layout=rope.layout)
+        check_close(jnp.swapaxes(ours, 1, 2), case[f"out.{name}_rot"], FEW * np.max(np.abs(x)))
+
+
+def check_joined_table(case):
+    """GPT-J's table: sines, then cosines, of positions 0, 1, 2, ...; then the same of queries as `[B, T, N, D]`."""
+    table, q = case["out.table"], jnp.asarray(case["in.q"])
+    kind = model(case).rotation
+    rope = dataclasses.replace(kind, dim=table.shape[1], phase="float32")
+    cos, sin = rope.cos_sin(pe.positions.arange(len(table)))
+    check_close(np.concatenate([sin, cos], -1), table, ANGLE * len(table) + FEW)
+    turned = call(rope.bind({}), q, jnp.asarray(case["in.position_ids"]))
+    check_close(turned, case["out.q_rot"], 4 * (ANGLE * len(table) + FEW))
+
+
+def check_hidden_states(case):
+    """Conformers rotate the hidden states, `[B, T, F]`, before the projections: heads of F."""
+    x, table = case["in.x"], case["out.cos_sin"]
+    rope = dataclasses.replace(model(case).rotation, phase="float32")
+    positions = pe.positions.arange(x.shape[1])
+    heads = x.reshape(*x.shape[:2], -1, rope.dim)
+    ours = call(rope.bind({}), jnp.asarray(heads), positions)
+    check_close(ours, case["out.h_rot"].reshape(heads.shape), 4 * (ANGLE * x.shape[1] + FEW) * np.max(np.abs(x)))
+    for ours, theirs in zip(rope.cos_sin(positions), table, strict=True):
+        check_close(ours, once(theirs.reshape(x.shape[1], -1), rope.dim // 2), ANGLE * x.shape[1] + FEW)
 
 
 def check(case):
@@ -137,6 +170,7 @@ def check_tables(rope, at, theirs, *, wide, length=None):
     loose = 3 * ANGLE if length or rope.learned else 0.0 if wide else ANGLE
     tolerance = loose * angle + (1e-6 if wide else 2 * FEW)
     for table, their in zip(ours, theirs, strict=True):
+        their = their[0] if their.ndim == at.ndim + (rope.axes is None) + 1 and len(their) == 1 else their
         sign = -1.0 if rope.clockwise and their is theirs[1] else 1.0
         check_close(sign * np.asarray(table), once(their, table.shape[-1]), tolerance)
 
@@ -150,11 +184,30 @@ def check_rotated(case, rope, at, theirs, suffix, length):
         if turned is None:
             continue
         x = case.arrays.get(f"in.{name}{suffix}", case.arrays.get(f"in.{name}"))
-        x, _ = heads_last(x, tokens)
-        turned, _ = heads_last(turned, tokens)
-        ours = np.asarray(call(bound, jnp.asarray(x), jnp.asarray(at if at.ndim > 1 or x.ndim == 3 else at)))
+        if (
+            tokens not in x.shape[:-1] and tokens in turned.shape[:-1]
+        ):  # some functions turn, and return, the first ones
+            x = x[..., :tokens, :]
+        if tokens not in x.shape[:-1]:  # keys of several pictures
+            check_turned(rope, x, turned, jnp.asarray(at))
+            continue
+        x, turned = heads_last(x, tokens), heads_last(turned, tokens)
+        ours = np.asarray(call(bound, jnp.asarray(x), jnp.asarray(at)))
         tolerance = (3 * ANGLE * angle + 2 * FEW) * 3 * np.max(np.abs(x))
         same(rope, ours, turned, tolerance)
+
+
+def check_turned(rope, x, turned, at, *, prefix=False):
+    """x `[B, N, T, D]` or `[B, T, N, D]`; tokens beyond those that stand somewhere are at 0, which turns nothing.
+
+    Keys of several pictures repeat their positions.
+    """
+    tokens = x.shape[2] if x.shape[2] >= len(at) else x.shape[1]
+    times, rest = divmod(tokens, len(at))
+    at, nowhere = jnp.tile(at, (times, 1)), jnp.zeros((rest, at.shape[1]), at.dtype)
+    at = jnp.concatenate([nowhere, at] if prefix else [at, nowhere])
+    x, turned = heads_last(x, tokens), heads_last(turned, tokens)
+    same(rope, call(rope.bind({}), jnp.asarray(x), at), turned, 20 * FEW * np.max(np.abs(x)))
 
 
 def same(rope, ours, turned, tolerance):
@@ -174,7 +227,8 @@ def check_stored_frequencies(case, positions_of):
             plain = dataclasses.replace(rope, axes=None) if rope.axes is None else None
             if plain is not None:
                 ours = np.array(plain.frequencies(), np.float32)
-                np.testing.assert_allclose(ours, case[name], rtol=2.5e-7)
+                rounded = ANGLE if rope.scaling is None else 2 * ANGLE  # it scales in float32, too
+                np.testing.assert_allclose(ours, case[name], rtol=rounded)
 
 
 def check_scale(case):

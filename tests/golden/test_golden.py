@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import grids
 import rotary
 from case import Case, Unsupported, check_close, check_equal
 from rotary import ANGLE, FEW, call
@@ -261,10 +262,28 @@ def check_ids_of_padding(case):
         check_equal(pe.positions.arange(embeds.shape[1], padding + 1)[None], embeds)
 
 
+FORMS = {  # an array that only this form of a rotary case has; the others have tables at given positions
+    "in.aug_uniform_draws": grids.check_centers,
+    "out.freqs_ci": grids.check_grid_from_one,
+    "out.full_shape": grids.check_grid_from_one,
+    "in.cos": rotary.check_given_tables,
+    "out.table": rotary.check_joined_table,
+    "out.cos_sin": rotary.check_hidden_states,
+    "in.timestamps": grids.check_times,
+    "in.keypoints": grids.check_keypoints,
+}
+
+
+def check_rotary(case):
+    forms = [check for array, check in FORMS.items() if array in case.arrays]
+    (forms or [rotary.check])[0](case)
+
+
 OF_MECHANISM = {
     "attn_scale": rotary.check_scale,
-    "config_load": rotary.check,
-    "sweep_rope": rotary.check,
+    "config_load": check_rotary,
+    "sweep_rope": check_rotary,
+    "vision_grid": grids.check,
     "sin_1d": check_whole_table,
     "bias_t5": check_t5,
     "abs_learned": check_learned,
@@ -296,8 +315,8 @@ OF_VARIANT = {("sin_1d", "qwen2_5_omni", "timestep"): check_timestep}
 def check_of(name):
     """What checks a case; None where we have nothing for it."""
     mechanism, model, variant = name.split("__")
-    if mechanism.startswith(("rope_", "mrope_")) and mechanism not in OF_MECHANISM:
-        return rotary.check
+    if mechanism.startswith(("rope_", "mrope_")) and mechanism != "mrope_index":
+        return check_rotary
     of_model = OF_MODEL.get((mechanism, model), OF_MECHANISM.get(mechanism))
     return OF_VARIANT.get((mechanism, model, variant), of_model)
 

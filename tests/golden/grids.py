@@ -1,0 +1,111 @@
+"""Cases of grids of patches, and of the positions of patches and of times."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import rotary
+from case import Unsupported, check_close, check_equal
+from rotary import FEW
+
+import posembed_jax as pe
+
+
+def shapes(case):
+    return [
+        tuple(int(n) for n in row) for row in case["in.grid_thw" if "in.grid_thw" in case.arrays else "in.target_sizes"]
+    ]
+
+
+def check(case):
+    extra, outputs = case.meta["extra"], {name for name in case.arrays if name.startswith("out.")}
+    if "out.window_index" in outputs:
+        return check_windows(case, extra)
+    if "out.weights" in outputs:
+        found = [
+            pe.vision.table_taps(
+                shape,
+                side=extra["side"],
+                method=extra["mode"],
+                align_corners=extra["align_corners"],
+                padding=extra["padding"],
+                merge=extra["merge"],
+            )
+            for shape in shapes(case)
+        ]
+        check_equal(np.concatenate([indices for indices, _ in found]), case["out.indices"])
+        return check_close(np.concatenate([weights for _, weights in found]), case["out.weights"], FEW)
+    if outputs == {"out.position_ids"}:
+        side = extra["num_patches_per_side"]
+        ours = [pe.vision.nearest_rows(shape[-2:], side=side) for shape in shapes(case)]
+        return check_equal(np.concatenate(ours), case["out.position_ids"])
+    raise Unsupported(f"vision_grid with {sorted(outputs)}")
+
+
+def check_windows(case, extra):
+    merge = extra["spatial_merge_size"]
+    size, start, order, ends = extra["window_size"] // merge // extra["patch_size"], 0, [], [0]
+    for frames, height, width in shapes(case):
+        within, segments = pe.vision.windows((frames, height // merge, width // merge), size=size)
+        order.append(np.asarray(within) + start)
+        ends += (ends[-1] + np.cumsum(np.bincount(np.asarray(segments))[1:]) * merge**2).tolist()
+        start += len(within)
+    check_equal(np.concatenate(order), case["out.window_index"])
+    check_equal(np.array(ends), case["out.cu_window_seqlens"])
+    check_equal(pe.vision.lengths(shapes(case)), case["out.cu_seqlens"])
+    check_equal(pe.vision.lengths(shapes(case), joined=True), case["out.cu_seqlens_merged"])
+    for name, joined, first in (("m1", 1, 1), ("m2", merge, 1), ("thw", merge, 0)):
+        ours = [np.asarray(pe.vision.merged_grid(shape, merge=joined))[:, first:] for shape in shapes(case)]
+        check_equal(np.concatenate(ours), case[f"out.position_ids_{name}"])
+
+
+def check_centers(case):
+    """DINOv3: angles are of 2 pi times the centres; tokens before the patches are not turned."""
+    rope = rotary.model(case).rotation
+    patch = case.config["patch_size"]
+    for name, (height, width), theirs in case.outputs(r"cos\.(\d+)x(\d+)"):
+        size = name.removeprefix("out.cos.")
+        centers = pe.vision.patch_centers((height // patch, width // patch))
+        check_close(centers, case[f"out.coords.{size}"], FEW)
+        at = 2 * math.pi * centers
+        rotary.check_tables(rope, np.asarray(at), (theirs, case[f"out.sin.{size}"]), wide=False)
+        for x in "qk":
+            if f"out.{x}_rot.{size}" in case.arrays:
+                rotary.check_turned(rope, case[f"in.{x}"], case[f"out.{x}_rot.{size}"], at, prefix=True)
+    settings = {"shift": 0.3, "jitter": 1.5, "rescale": 2.0}  # the draws were made with these, as the case notes
+    centers = pe.vision.augmented(
+        jnp.asarray(case["out.coords.16x16"]), jnp.asarray(case["in.aug_uniform_draws"]), **settings
+    )
+    check_close(centers, case["out.coords_aug.16x16"], 4 * FEW)
+
+
+def check_grid_from_one(case):
+    """Llama 4's vision, and EfficientLoFTR."""
+    found = rotary.model(case)
+    rope = found.rotation
+    if "out.freqs_ci" in case.arrays:
+        side = case.config["image_size"] // case.config["patch_size"]
+        at = pe.positions.grid((side, side)) + 1
+        table = case["out.freqs_ci"].reshape(-1, *case["out.freqs_ci"].shape[-2:])
+        rotary.check_tables(rope, np.asarray(at), (table[:-1, :, 0], table[:-1, :, 1]), wide=False)
+        for x in "qk":
+            rotary.check_turned(rope, case[f"in.{x}"], case[f"out.{x}_rot"], at)
+        return
+    kernel, stride = case.config["q_aggregation_kernel_size"], case.config["q_aggregation_stride"]
+    _, height, width, channels = case["out.full_shape"]
+    assert (height, width) == tuple((size - kernel) // stride + 1 for size in case["in.shape"][-2:])
+    at = pe.positions.grid((int(height), int(width))) + 1
+    assert rope.dim == channels
+    kept = case["out.cos"].shape[-1]
+    for ours, name in zip(dataclasses.replace(rope, phase="float32").cos_sin(at), ("cos", "sin"), strict=True):
+        theirs = case[f"out.{name}"].reshape(-1, kept)
+        check_close(ours[:, : kept // 2], theirs[:, ::2], FEW * 20)
+
+
+def check_times(case):
+    raise Unsupported("time RoPE")
+
+
+def check_keypoints(case):
+    raise Unsupported("learned maps of coordinates")
