@@ -10,7 +10,6 @@ from importlib import resources
 from typing import Any
 
 from posembed_jax.hf.entries import entries
-from posembed_jax.hf.rope_parameters import rope_parameters
 from posembed_jax.hf.rotations import rotation, without_dict, without_parameters
 from posembed_jax.schemes.rotary import RoPE
 from posembed_jax.schemes.scaling import YaRN, yarn_mscale
@@ -248,7 +247,7 @@ def _softmax_scale(known: Values, values: Values, rotations: dict[str, RoPE | No
         if "qk_nope_head_dim" not in values or "qk_rope_head_dim" not in values:
             return None
         scale = (values["qk_nope_head_dim"] + values["qk_rope_head_dim"]) ** -0.5
-        scaling = rotations[""].scaling if "" in rotations and rotations[""] else None
+        scaling = rotations[""].scaling if rotations.get("") else None
         if rule == "qk_head_dim_yarn" and isinstance(scaling, YaRN) and scaling.mscale_all_dim:
             scale *= yarn_mscale(scaling.factor, scaling.mscale_all_dim) ** 2
         return scale

@@ -32,7 +32,7 @@ def pytest_generate_tests(metafunc):
 
 def pytest_collection_modifyitems(config, items):
     if any(
-        HERE == path or HERE in path.parents
+        path == HERE or HERE in path.parents
         for path in (config.invocation_params.dir / a.split("::")[0] for a in config.args)
     ):
         return

@@ -10,9 +10,9 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+from case import check_close
 
 import posembed_jax as pe
-from case import check_close
 from posembed_jax import hf
 
 ANGLE = 3.6e-7  # relative difference of two float32 angles

@@ -6,11 +6,12 @@ Tolerances. transformers computes angles in float32. Its frequencies are often o
 which `FEW` covers. Arrays of float64 have neither error, and are held to 1e-6 at every position.
 """
 
+import re
+
+import grids
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-import grids
 import rotary
 from case import Case, Unsupported, check_close, check_equal
 from rotary import ANGLE, FEW, call
