@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 from posembed_jax.hf.entries import entries
+from posembed_jax.hf.rope_parameters import only_read
 from posembed_jax.hf.rotations import rotation, without_dict, without_parameters
 from posembed_jax.schemes.rotary import RoPE
 from posembed_jax.schemes.scaling import YaRN, yarn_mscale
@@ -116,8 +117,10 @@ def _part(config: Values, key: str, kind: str, parts: Values, known: Values) -> 
 def _leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
     given = _renamed(config, known)
     values = known["config"] | given
-    if "head_dim" not in given and known["head_dim_follows_hidden_size"] and set(given) & set(SIZES):
-        values.pop("head_dim", None)
+    if "head_dim" not in given and known["head_dim_follows_hidden_size"] and "head_dim" in values:
+        whole = known["config"]["hidden_size"] // known["config"]["num_attention_heads"]  # Zamba 2's heads are twice it
+        share = known["config"]["head_dim"] // whole
+        values["head_dim"] = share * values["hidden_size"] // values["num_attention_heads"]
     layer_types = _layer_types(given, known, values)
     if not {"rope_parameters", "rope_theta"} & {*known["keys"], *known["config"]} or without_dict(known):
         rotations = {"": without_parameters(known, values)}
@@ -186,13 +189,15 @@ def _rotation(
 ) -> RoPE:
     entry = dict(entry)
     init = known["modeling"]["init"] or ""
-    for key, reader in (("alpha", "ntk_alpha"),):
-        if key in entry and reader not in init:
-            if not follow:
-                raise ValueError(f"rope_parameters has {key!r}, which this model type does not read; leave it out.")
-            entry.pop(key)
-    for key in ("llama_4_scaling_beta",):
-        entry.pop(key, None)
+    entry.pop("llama_4_scaling_beta", None)  # of the queries: see _query_scale
+    if "alpha" in entry and "ntk_alpha" not in init:
+        if not follow:
+            raise ValueError(
+                "rope_parameters has 'alpha', which this model_type does not read; it needs to be without."
+            )
+        entry.pop("alpha")
+    if follow:
+        entry = only_read(entry)
     if init.startswith("default_only") and entry["rope_type"] != "default":
         raise ValueError(f"rope_type is {entry['rope_type']!r}; this model type needs 'default'.")
     return rotation(

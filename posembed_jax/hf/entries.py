@@ -30,14 +30,14 @@ def entries(given: Values, facts: Values, layer_types: tuple[str, ...], *, follo
         layer_types: of its layers.
         follow: do what transformers does with what it does not read, silently.
     """
-    reads, default = facts["reads"], facts["config"].get("rope_parameters", {})
+    default = facts["config"].get("rope_parameters", {})
     labels = {
         *layer_types,
         *(facts["config"].get("_rope_type_labels") or ()),
         *(k for k in default if _is_entry(default[k])),
     }
     _check_keys(given, facts, follow)
-    name, raw = _raw(given)
+    name, raw = _raw(given, facts, follow)
     if raw is not None and any(key in labels for key in raw):
         found = _nested(raw, labels, name, follow)
     elif raw is not None:
@@ -59,9 +59,16 @@ def _by_layer(parameters: Values) -> Entries:
     return nested or {"": dict(parameters)}
 
 
-def _raw(given: Values) -> tuple[str, Values | None]:
+def _raw(given: Values, facts: Values, follow: bool) -> tuple[str, Values | None]:
     """What the file says, and where."""
     found = {name: given[name] for name in WHOLE if given.get(name)}
+    if "rope_scaling" in found and facts["told_theta"] is None:
+        if not follow:
+            raise ValueError(
+                f"rope_scaling is {found['rope_scaling']}, which transformers does not read for this model_type; it needs "
+                "to be said in rope_parameters."
+            )
+        del found["rope_scaling"]
     if len(found) == 2 and found["rope_parameters"] != found["rope_scaling"]:
         raise ValueError(
             f"rope_scaling is {found['rope_scaling']} beside rope_parameters {found['rope_parameters']}; it needs to "
@@ -95,8 +102,18 @@ def _spread(raw: Values, name: str, facts: Values, follow: bool) -> Entries:
             f"{name} is {dict(raw)}; this model type needs one dict for each of {sorted(nested)}: transformers reads "
             "nothing of a dict for all."
         )
-    plain = {"rope_type": "default"}
-    return {layer: plain | dict(raw) if layer in targets else dict(plain) for layer in nested}
+    found: Entries = {}
+    for layer, own in nested.items():
+        found[layer] = {"rope_type": "default"}
+        if (own or {}).get("partial_rotary_factor") is not None:
+            found[layer]["partial_rotary_factor"] = own["partial_rotary_factor"]
+        if layer in targets:
+            found[layer] |= raw
+            if layer == "compress" and raw.get("rope_type", raw.get("type")) == "yarn":  # so DeepSeek-V4's class
+                found[layer].setdefault("attention_factor", 1.0)
+            if not follow:  # transformers keeps "default" beside an older file's "type"
+                found[layer]["rope_type"] = raw.get("rope_type") or raw.get("type") or "default"
+    return found
 
 
 def _check_keys(given: Values, facts: Values, follow: bool) -> None:
@@ -125,61 +142,50 @@ def _complete(layer: str, entry: dict[str, Any], given: Values, facts: Values, *
         entry["rope_type"] = facts["default_rope_type"]
         entry.pop("type", None)
     own = _by_layer(facts["config"].get("rope_parameters", {})).get(layer) or {}
-    settled = not told and not _plain(own, facts)
     for key in ("rope_theta", "partial_rotary_factor"):
-        _fill(key, layer, entry, given, facts, settled=settled, follow=follow)
+        _fill(key, layer, entry, given, facts, told=told, follow=follow)
     width = given.get("head_dim") or facts["config"].get("head_dim")
     for key in PARTIAL_WIDTHS:
-        if key in facts.get("legacy_keys", ()) and given.get(key) and not _said("partial_rotary_factor", entry, given):
-            entry["partial_rotary_factor"] = given[key] / width
+        if key in facts.get("legacy_keys", ()) and given.get(key) and width:
+            if not told or "partial_rotary_factor" not in entry:
+                entry["partial_rotary_factor"] = given[key] / width
     partials = facts.get("layer_partials", {})
     if "partial_rotary_factor" not in entry and layer in partials:
         entry["partial_rotary_factor"] = partials[layer]
-    entry.setdefault("rope_theta", own.get("rope_theta") or facts["default_theta"])
+    theta = (facts["told_theta"] or {}).get(layer) if told else None
+    theta = theta or (own.get("rope_theta") if isinstance(facts["default_theta"], Mapping) or not told else None)
+    entry.setdefault("rope_theta", theta or facts["default_theta"])
     return _originals(layer, entry, given, follow)
 
 
-def _plain(own: Values, facts: Values) -> bool:
-    """Whether the class has no rotary dict of its own, only theta and a partial factor, which the file may replace."""
-    return set(own) <= {"rope_type", "rope_theta", "partial_rotary_factor"}
-
-
 def _fill(
-    key: str, layer: str, entry: dict[str, Any], given: Values, facts: Values, *, settled: bool, follow: bool
+    key: str, layer: str, entry: dict[str, Any], given: Values, facts: Values, *, told: bool, follow: bool
 ) -> None:
     """A value from the top of the file, where this model's class takes it from; the dict's own goes first."""
-    sources = [
-        source
-        for source, places in facts["reads"].items()
-        if given.get(source) is not None and source not in WHOLE and [layer, key] in places
-    ]
-    everywhere = [source for source in (key,) if given.get(source) is not None and source not in sources]
-    if not follow and everywhere and key == "rope_theta" and _unreached(layer, key, facts):
+    sources = [name for name, places in facts["reads"].items() if name not in WHOLE and [layer, key] in places]
+    if told and not sources and not layer:
+        sources = [key]
+    sources = [name for name in sources if given.get(name) is not None]
+    if not follow and key == "rope_theta" and given.get(key) is not None and _unreached(layer, facts):
         raise ValueError(
-            f"{key} is {given[key]}, which transformers gives to some layers and not to {layer!r}; it needs to be said in "
-            "rope_parameters for each layer type. To do as transformers does, pass follow_upstream_bugs=True."
+            f"rope_theta is {given[key]}, which transformers gives to some layers and not to {layer!r}; it needs to be "
+            "said in rope_parameters for each layer type. To do as transformers does, pass follow_upstream_bugs=True."
         )
-    for source in sources:
-        value = given[source]
-        before = entry.get(key)
-        if before is None or (not settled and not _said(key, entry, given)):
+    for name in sources:
+        value, before = given[name], entry.get(key) if told else None
+        if before is None:
             entry[key] = value
         elif before != value and not follow:
             raise ValueError(
-                f"{source} is {value}, but the rotary dict says {key} {before}; it needs to be said once, or the same."
+                f"{name} is {value}, but the rotary dict says {key} {before}; it needs to be said once, or the same."
             )
 
 
-def _said(key: str, entry: Values, given: Values) -> bool:
-    """Whether the file's own dict has this key, rather than the class's default."""
-    _, raw = _raw(given)
-    return raw is not None and (key in raw or any(isinstance(v, Mapping) and key in v for v in raw.values()))
-
-
-def _unreached(layer: str, key: str, facts: Values) -> bool:
-    """Whether a top-level key goes to other layers, and no key of another name goes to this one."""
-    places = [place for found in facts["reads"].values() for place in found]
-    return any(place[1] == key for place in facts["reads"].get(key, ())) and [layer, key] not in places
+def _unreached(layer: str, facts: Values) -> bool:
+    """Whether a top-level theta goes to other layers, and none of another name to this one: OLMo 3's sliding layers."""
+    places = facts["reads"].get("rope_theta", ())
+    others = [place for found in facts["reads"].values() for place in found]
+    return bool(places) and [layer, "rope_theta"] not in others
 
 
 def _originals(layer: str, entry: dict[str, Any], given: Values, follow: bool) -> dict[str, Any]:

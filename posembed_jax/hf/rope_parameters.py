@@ -69,6 +69,16 @@ def scaling(parameters: Mapping[str, Any], *, max_position_embeddings: int | Non
     return read(parameters, max_position_embeddings)
 
 
+def only_read(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers reads of a dict that says its rope_type: the rest changes nothing there."""
+    kind = LEGACY_TYPES.get(parameters["rope_type"], parameters["rope_type"])
+    kind = "ntk_alpha" if kind == "dynamic" and parameters.get("alpha") else kind
+    if kind not in TYPES:
+        return dict(parameters)
+    known = {*TYPES[kind].required, *TYPES[kind].optional, *ELSEWHERE, "xdrope_section"} - {"type"}
+    return {key: value for key, value in parameters.items() if key in known}
+
+
 def _original(parameters: Mapping[str, Any], longest: int | None) -> int:
     found = parameters.get("original_max_position_embeddings")
     return _needed(longest, "original_max_position_embeddings") if found is None else found

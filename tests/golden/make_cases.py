@@ -25,7 +25,9 @@ VARIANTS = {
     "linear5": {"rope_parameters": {"rope_type": "linear", "factor": 2.5, "rope_theta": 34567.0}},
     "legacy": {"rope_scaling": {"type": "linear", "factor": 3.0}, "rope_theta": 54321.0},
     "yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, **LONG}},
-    "llama3": {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, **LONG}},
+    "llama3": {
+        "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, **LONG}
+    },
     "partial": {"partial_rotary_factor": 0.5},
     "partial_linear": {"partial_rotary_factor": 0.5, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
     "small": {"hidden_size": 256, "num_attention_heads": 4},
@@ -41,7 +43,8 @@ def positions_for(facts, shape):
         return np.stack([POSITIONS[None] + 3 * row for row in range(rows[forward])])
     if forward in ("recomposed", "recomposed_float32"):
         axes = 3 if facts["modeling"]["recompose"] == "thw_twice" else 2
-        return np.stack([(POSITIONS + 3 * axis) % 50 for axis in range(axes)], axis=-1)
+        ids = np.stack([(POSITIONS + 3 * axis) % 50 for axis in range(axes)], axis=-1)
+        return ids[None] if facts["modeling"]["recompose"] == "h_twice_w_twice" else ids
     return POSITIONS[None]
 
 
@@ -74,7 +77,11 @@ def make(folder, model_type, facts, variant, settings):
     arrays = {"in.position_ids": ids, **tables(rotary, config, ids, facts)}
     name = f"sweep_rope__{model_type}__{variant}"
     meta = {"mechanism": "sweep_rope", "model_type": model_type, "variant": variant, "note": ""}
-    meta |= {"config_input": settings, "config_saved": config.to_dict(), "ran": f"{labels['rotary_class']}(config)(x, position_ids)"}
+    meta |= {
+        "config_input": settings,
+        "config_saved": config.to_dict(),
+        "ran": f"{labels['rotary_class']}(config)(x, position_ids)",
+    }
     (folder / f"{name}.json").write_text(json.dumps(meta, sort_keys=True, default=str) + "\n")
     np.savez_compressed(folder / f"{name}.npz", **arrays)
 

@@ -768,6 +768,16 @@ def reads(config_class, keys):
     return found
 
 
+def told(config_class):
+    """What a file's `rope_scaling` without a theta gets: {layer type: theta}, or None where it is not read at all."""
+    try:
+        config = config_class(rope_scaling=dict(PROBES["rope_scaling"]))
+    except Exception:
+        return {}
+    found = {layer: entry.get("rope_theta") for layer, entry in entries(config).items() if entry.get("factor") == 7.0}
+    return found or None
+
+
 def follows_hidden_size(config_class):
     """Whether the head dim, when not given, is hidden_size over the number of heads."""
     dims = []
@@ -797,7 +807,8 @@ def layer_partials(config_class):
     """Layer type -> the partial_rotary_factor of an entry that does not say it."""
     try:
         labels = [key for key in entries(config_class()) if key]
-        config = config_class(rope_parameters={key: {"rope_type": "default", "rope_theta": THETA} for key in labels})
+        plain_entry = {"rope_type": "default", "rope_theta": THETA}
+        config = config_class(rope_parameters={key: dict(plain_entry) for key in labels} if labels else plain_entry)
         found = {key: parameters.get("partial_rotary_factor") for key, parameters in entries(config).items()}
         return {key: value for key, value in found.items() if value is not None}
     except Exception:
@@ -854,6 +865,7 @@ def type_facts(config_class, parts):
     if legacy:
         facts["legacy_keys"] = legacy
     facts["reads"] = reads(config_class, {*fields, *legacy})
+    facts["told_theta"] = told(config_class)
     facts["head_dim_follows_hidden_size"] = follows_hidden_size(config_class)
     facts["softmax_scale"] = softmax_scale(parts)
     if partials := layer_partials(config_class):
