@@ -179,6 +179,32 @@ def check_mrope(case):
         check_close(turned, heads_second(case[f"out.{x}_rot"]), 1e-4)
 
 
+FRAMES_ALONE = ("qwen3_vl", "glm4v")
+ONES_FOR_PADDING = ("qwen2_5_omni",)
+
+
+def check_mrope_index(case):
+    """In the flat list of the whole batch, which is transformers' form; every number is the same."""
+    vision, real = case.config["vision_config"], case["in.attention_mask"]
+    settings = {"split_frames": case.model in FRAMES_ALONE, "time_merge": vision.get("temporal_merge_size", 1)}
+    if case.model == "qwen2_5_omni":
+        settings |= {"tokens_per_second": case.config["position_id_per_seconds"], "after": "largest"}
+    elif case.model == "qwen2_5_vl":
+        settings |= {"tokens_per_second": vision["tokens_per_second"]}
+    ours, following = pe.mrope.positions(
+        case["in.mm_token_type_ids"],
+        image_grids=case["in.image_grid_thw"] if "in.image_grid_thw" in case.arrays else None,
+        video_grids=case["in.video_grid_thw"],
+        seconds_per_grid=case.arrays.get("in.second_per_grid_ts"),
+        segment_ids=real,
+        merge=vision["spatial_merge_size"],
+        **settings,
+    )
+    padding = int(case.model in ONES_FOR_PADDING)
+    check_equal(jnp.where(real[..., None] > 0, ours, padding), np.moveaxis(case["out.position_ids"], 0, -1))
+    check_equal(following - real.sum(axis=-1), case["out.rope_deltas"][:, 0])
+
+
 def check_axes(case, rope, positions):
     for kind, table in zip(("cos", "sin"), rope.cos_sin(positions), strict=True):
         wide = f"out.{kind}_f64" in case.arrays
@@ -493,6 +519,7 @@ OF_MECHANISM = {
     "rope_proportional": check_scaled,
     "mrope_sections": check_mrope,
     "mrope_interleaved": check_mrope,
+    "mrope_index": check_mrope_index,
     "rope_vision": check_vision,
     "sin_1d": check_whole_table,
     "bias_t5": check_t5,
