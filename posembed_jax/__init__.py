@@ -4,6 +4,7 @@
 """
 
 from posembed_jax import masks as masks
+from posembed_jax import mrope as mrope
 from posembed_jax import positions as positions
 from posembed_jax import vision as vision
 from posembed_jax.attention import KVCache as KVCache

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import posembed_jax as pe
-from posembed_jax import linen, masks, nnx, positions, scheme
+from posembed_jax import linen, masks, mrope, nnx, positions, scheme
 
 PACKAGE = Path(pe.__file__).parent
 FILES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
@@ -32,7 +32,7 @@ def public(module):
     }
 
 
-PUBLIC = {name: value for module in (pe, positions, masks, linen, nnx) for name, value in public(module).items()}
+PUBLIC = {name: value for module in (pe, positions, mrope, masks, linen, nnx) for name, value in public(module).items()}
 CONTRACTS = {name for name, value in PUBLIC.items() if inspect.isclass(value) and value.__module__ == scheme.__name__}
 CONTRACTS |= {"Scaling"}
 DESCRIBED = sorted(PUBLIC.keys() - CONTRACTS)
@@ -44,7 +44,7 @@ SCHEMES = [
     pe.ALiBi(heads=4, slopes=(0.5, 0.25, 0.125, 0.0625)),
 ]
 PUBLISHED = {type(s).__name__ for s in SCHEMES} | {"alibi_slopes", "attend", "embed", "logits", "rotate"}
-PUBLISHED |= {"positions.pose", "positions.randomized", "positions.zigzag"}
+PUBLISHED |= {"mrope.positions", "positions.pose", "positions.randomized", "positions.zigzag"}
 
 
 def own_docstring(name):

@@ -25,7 +25,7 @@ from flax import nnx
 from jax.experimental import checkify
 
 import posembed_jax as pe
-from posembed_jax import hf, linen, masks, positions
+from posembed_jax import hf, linen, masks, mrope, positions
 from posembed_jax import nnx as pnnx
 
 PACKAGE = Path(pe.__file__).parent
@@ -164,6 +164,10 @@ REROTATED = good(REROTATE, keys=KEYS, positions=Q)
 ROTATE = good(pe.rotate, x=QUERY, cos=COS, sin=SIN, layout="half")
 PERMUTE = good(pe.permute_layout, array=X, source="half", target="half")
 POSE = good(positions.pose, key=KEY, length=T, max_length=9)
+TYPES, GRIDS = jnp.array([[0, 1, 1, 0], [1, 2, 2, 2]]), jnp.array([[1, 2, 4], [1, 2, 2]])
+MIXED = good(mrope.positions, token_types=TYPES, image_grids=GRIDS, video_grids=jnp.array([[3, 2, 2]]), merge=2)
+TIMED = good(MIXED, tokens_per_second=2)
+IMAGES_OF_ROWS = good(mrope.positions, token_types=jnp.minimum(TYPES, 1), merge=2)
 WINDOW = good(masks.window, query_positions=P, key_positions=Q)
 APPEND = good(CACHE.append, **NEW)
 ATTEND = good(pe.attend, query=QUERY, key=KEYS, value=KEYS, query_positions=P + 2, key_positions=Q)
@@ -474,6 +478,69 @@ ROWS = [
     (good(positions.inverse_order), "order", FLOATS, TypeError, "an int32 permutation [T]" + NARROW),
     (good(positions.inverse_order), "order", IDS, AssertionError, "an int32 permutation [T]"),
     (good(positions.inverse_order), "order", P + 1, ValueError, "each of 0 ... 2 once: make it with zigzag"),
+    (MIXED, "token_types", FLOATS, TypeError, "int32 token types [T] or [B, T]: 0 = text" + NARROW),
+    (MIXED, "token_types", TYPES[None], AssertionError, "int32 token types [T] or [B, T]: 0 = text"),
+    (MIXED, "merge", 0, ValueError, INT),
+    (MIXED, "time_merge", 1.5, ValueError, INT),
+    (MIXED, "split_frames", 1, ValueError, FLAG),
+    (MIXED, "after", "max", ValueError, "; it needs to be one of 'side', 'largest'"),
+    (MIXED, "segment_ids", FLOATS, TypeError, "of the shape of token_types, which is int32[2, 4]" + NARROW),
+    (MIXED, "segment_ids", IDS, AssertionError, "of the shape of token_types, which is int32[2, 4]"),
+    (MIXED, "image_grids", FLOATS, TypeError, "int32 (time, height, width) [n, 3], or [B, n, 3]" + NARROW),
+    (MIXED, "image_grids", P, AssertionError, "int32 (time, height, width) [n, 3], or [B, n, 3]"),
+    (MIXED, "image_grids", GRIDS[:, 1:], AssertionError, "int32 (time, height, width) [n, 3], or [B, n, 3]"),
+    (MIXED, "video_grids", GRIDS[:1, None], AssertionError, "int32 (time, height, width) [n, 3], or [B, n, 3]"),
+    (MIXED, "image_grids", -GRIDS, ValueError, "image_grids has -4; it needs numbers of at least 0: rows of 0", ""),
+    (
+        MIXED,
+        "image_grids",
+        GRIDS[:1],
+        ValueError,
+        "image_grids is of 2 image tokens after merging; it needs to be of 3, as many as token_types has of 1 "
+        "that are not padding: check merge, and that no row was cut short",
+        "",
+    ),
+    (
+        MIXED,
+        "segment_ids",
+        TYPES + 1 - jnp.array([[0, 2, 2, 0], [0, 0, 0, 0]]),
+        ValueError,
+        "image_grids is of 3 image tokens after merging; it needs to be of 1,",
+        "",
+    ),
+    (MIXED, "video_grids", None, ValueError, "video_grids is of 0 video tokens after merging; it needs ... of 3", ""),
+    (
+        IMAGES_OF_ROWS,
+        "image_grids",
+        jnp.array([[[1, 2, 4]], [[1, 4, 2]]]),
+        ValueError,
+        "image_grids[1] is of 2 image tokens after merging; it needs to be of 4",
+        "",
+    ),
+    (
+        MIXED,
+        "image_grids",
+        GRIDS[::-1],
+        ValueError,
+        "token_types has something else between the tokens of one image; it needs to have the tokens of each of "
+        "image_grids side by side in one document: where text stands between frames, pass split_frames=True",
+        "",
+    ),
+    (
+        MIXED,
+        "segment_ids",
+        jnp.array([[1, 2, 3, 3], [1, 1, 1, 1]]),
+        ValueError,
+        "token_types has something else between the tokens of one image",
+        "",
+    ),
+    (TIMED, "tokens_per_second", 0, ValueError, POSITIVE),
+    (TIMED, "split_frames", True, ValueError, "tokens_per_second is 2; ... be None with split_frames=True", ""),
+    (MIXED, "seconds_per_grid", FLOATS[:1], ValueError, "; it needs tokens_per_second, which the configuration"),
+    (TIMED, "seconds_per_grid", P[:1], AssertionError, "floating [1], one number for each of video_grids"),
+    (TIMED, "seconds_per_grid", FLOATS, AssertionError, "floating [1], one number for each of video_grids"),
+    (TIMED, "seconds_per_grid", -FLOATS[:1], ValueError, "a number that is negative or not finite; ... correct the"),
+    (TIMED, "seconds_per_grid", FLOATS[:1] / 0, ValueError, "a number that is negative or not finite; ... correct the"),
     # Masks.
     (RANGES, "query_positions", FLOATS, TypeError, POSITIONS + NARROW),
     (RANGES, "key_positions", P[0], AssertionError, POSITIONS),
@@ -833,6 +900,16 @@ GOOD = {
         {"data": jax.random.key_data(KEY)},
     ),
     "positions.inverse_order": (positions.inverse_order, {"order": P[::-1]}),
+    "mrope.positions": (
+        functools.partial(mrope.positions, merge=2, tokens_per_second=2),
+        {
+            "token_types": TYPES,
+            "image_grids": GRIDS,
+            "video_grids": jnp.array([[3, 2, 2]]),
+            "seconds_per_grid": jnp.array([0.5]),
+            "segment_ids": jnp.ones_like(TYPES),
+        },
+    ),
     "masks.causal": (masks.causal, {"query_positions": P, "key_positions": Q}),
     "masks.window": (functools.partial(masks.window, size=1), {"query_positions": P, "key_positions": Q}),
     "masks.segment": (masks.segment, {"query_segment_ids": P, "key_segment_ids": Q}),
@@ -843,7 +920,7 @@ GOOD = {
 
 def test_every_function_of_arrays_has_a_good_call():
     takes = set()
-    for module, prefix in ((pe, ""), (positions, "positions."), (masks, "masks.")):
+    for module, prefix in ((pe, ""), (positions, "positions."), (mrope, "mrope."), (masks, "masks.")):
         for name, public in vars(module).items():
             annotations = getattr(public, "__annotations__", {}) if callable(public) else {}
             arguments = [kind for argument, kind in annotations.items() if argument != "return"]

@@ -15,7 +15,7 @@ PACKAGE = Path(posembed_jax.__file__).parent
 
 CORE = {"chex", "jax", "numpy"}
 FLAX = CORE | {"flax"}
-ALL_BUT_FACES = {"attention", "checks", "lookup", "masks", "positions", "scheme", "schemes", "tokens"}
+ALL_BUT_FACES = {"attention", "checks", "lookup", "masks", "mrope", "positions", "scheme", "schemes", "tokens"}
 
 # file or folder of the package -> (what it may import of the package, what of others)
 ARROWS = {
@@ -23,6 +23,7 @@ ARROWS = {
     "scheme": ({"checks"}, CORE),
     "lookup": ({"checks"}, CORE),
     "positions": ({"checks"}, CORE),
+    "mrope": ({"checks"}, CORE),
     "masks": ({"checks", "scheme"}, CORE),
     "tokens": ({"checks", "lookup"}, CORE),
     "schemes": ({"checks", "scheme", "lookup", "schemes"}, CORE),

@@ -106,6 +106,18 @@ FUNCTIONS = {  # name -> (function, *shapes of its arguments)
     "positions.pose": (lambda seed: pe.positions.pose(jax.random.key(seed), T, S, chunks=3), SEED),
     "positions.zigzag": (lambda: pe.positions.zigzag(T, 4),),
     "positions.inverse_order": (pe.positions.inverse_order, ints(T)),
+    "mrope.positions": (
+        lambda types, images, videos, seconds, ids: pe.mrope.positions(
+            types,
+            image_grids=images,
+            video_grids=videos,
+            seconds_per_grid=seconds,
+            tokens_per_second=2,
+            segment_ids=ids,
+            merge=2,
+        ),
+        *(ints(B, T), ints(B, 5, 3), ints(6, 3), floats(6), ints(B, T)),
+    ),
     "masks.causal": (pe.masks.causal, ints(B, T), ints(B, S)),
     "masks.window": (lambda q, k: pe.masks.window(q, k, (3, 0)), ints(T), ints(S)),
     "masks.segment": (pe.masks.segment, ints(B, T), ints(B, S)),
@@ -224,7 +236,8 @@ def test_every_public_function_is_in_the_table():
     def public(module):
         return {name for name, x in vars(module).items() if inspect.isfunction(x) and x.__module__ == module.__name__}
 
-    needed = {f"positions.{name}" for name in public(pe.positions)} | {f"masks.{name}" for name in public(pe.masks)}
+    modules = {"positions": pe.positions, "mrope": pe.mrope, "masks": pe.masks}
+    needed = {f"{prefix}.{name}" for prefix, module in modules.items() for name in public(module) if name[0] != "_"}
     contracts = {
         "Additive",
         "Bias",

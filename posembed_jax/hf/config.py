@@ -50,7 +50,7 @@ class Positions:
         """The rotation of every layer; refused where there is none, or more than one."""
         if len(self.rotations) != 1 or None in self.rotations.values():
             raise ValueError(
-                f"rotations is {self.rotations} and towers is {sorted(self.towers)}; rotation needs one for all layers: "
+                f"rotations is {self.rotations} and towers is {sorted(self.towers)}; it needs one for all: "
                 "take it from rotations[layer type], or from a tower."
             )
         return next(iter(self.rotations.values()))

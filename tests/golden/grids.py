@@ -10,6 +10,7 @@ from case import Unsupported, check_close, check_equal
 from rotary import FEW
 
 import posembed_jax as pe
+from posembed_jax import hf
 
 
 def shapes(case):
@@ -109,3 +110,20 @@ def check_times(case):
 
 def check_keypoints(case):
     raise Unsupported("learned maps of coordinates")
+
+
+def check_index(case):
+    """In the flat list of the whole batch, which is transformers' form. Padding is where transformers puts it."""
+    settings = hf.multimodal({**case.config, "model_type": case.model})
+    real = case["in.attention_mask"]
+    ours, following = pe.mrope.positions(
+        case["in.mm_token_type_ids"],
+        image_grids=case.arrays.get("in.image_grid_thw"),
+        video_grids=case.arrays.get("in.video_grid_thw"),
+        seconds_per_grid=case.arrays.get("in.second_per_grid_ts"),
+        segment_ids=real,
+        **settings,
+    )
+    theirs = np.moveaxis(case["out.position_ids"], 0, -1)
+    check_equal(np.asarray(ours)[real > 0], theirs[real > 0])
+    check_equal(following - real.sum(axis=-1), case["out.rope_deltas"][:, 0])

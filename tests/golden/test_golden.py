@@ -284,6 +284,7 @@ OF_MECHANISM = {
     "attn_scale": rotary.check_scale,
     "config_load": check_rotary,
     "sweep_rope": check_rotary,
+    "mrope_index": grids.check_index,
     "vision_grid": grids.check,
     "sin_1d": check_whole_table,
     "bias_t5": check_t5,
