@@ -40,6 +40,7 @@ SCHEMES = [
     pe.LearnedPositions(length=4, features=6),
     pe.Sinusoidal(features=6),
     pe.RoPE(dim=8, layout="half"),
+    pe.XPos(rope=pe.RoPE(dim=8, layout="half"), centre=0),
     pe.T5Bias(heads=4, bidirectional=True),
     pe.ALiBi(heads=4, slopes=(0.5, 0.25, 0.125, 0.0625)),
 ]

@@ -153,6 +153,7 @@ class MyScaling(pe.Scaling):
         return frequencies
 
 
+XPOS = good(pe.XPos, rope=ROPE, centre=0)
 PLANE = pe.RoPE(dim=D, layout="half", axes=pe.Axes.blocks(axes=2, count=2)).bind({})
 OF_FILE = good(hf.scaling, max_position_embeddings=16)
 STRETCH = good(pe.LongRoPE, short_factor=(1.0,) * 4, long_factor=(2.0,) * 4, original_length=16)
@@ -227,6 +228,20 @@ ROWS = [
     (good(PLANE, x=QUERY), "positions", P, AssertionError, "int32 positions [T, 2] or [B, T, 2]"),
     (good(PLANE, x=QUERY), "positions", jnp.zeros((T, 3), jnp.int32), AssertionError, "[T, 2] or [B, T, 2]"),
     (good(PLANE, x=QUERY), "positions", jnp.zeros((T + 1, 2), jnp.int32), AssertionError, "as x, which is"),
+    (XPOS, "rope", None, TypeError, "RoPE(...)"),
+    (XPOS, "rope", pe.RoPE(dim=D, layout="half", fractional=True), ValueError, "without axes and fractional"),
+    (XPOS, "centre", 0.5, ValueError, COUNT),
+    (XPOS, "scale_base", 0, ValueError, POSITIVE),
+    (XPOS, "gamma", 0.0, ValueError, POSITIVE),
+    (XPOS, "side", "value", ValueError, "one of 'query', 'key'"),
+    (
+        good(pe.XPos(rope=ROPE, centre=100, scale_base=1.0).bind({}), x=QUERY),
+        "positions",
+        P + 66,
+        ValueError,
+        "positions go from 66 to 68, but xPos with centre 100 reaches from 67 to 133: move the centre",
+        "",
+    ),
     (good(pe.Linear), "factor", 0, ValueError, POSITIVE),
     (good(pe.NTK), "factor", "2", ValueError, POSITIVE),
     (good(pe.DynamicNTK, original_length=16), "factor", 0.0, ValueError, POSITIVE),

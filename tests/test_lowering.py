@@ -129,6 +129,7 @@ FUNCTIONS = {  # name -> (function, *shapes of its arguments)
     "Axes": bound(
         pe.RoPE(dim=D, layout="half", axes=pe.Axes.blocks(axes=2, count=D // 4)), floats(B, T, N, D), ints(B, T, 2)
     ),
+    "XPos": bound(pe.XPos(rope=ORDINARY, centre=0), floats(B, T, N, D, dtype=jnp.bfloat16), ints(B, T)),
     "DynamicNTK": (turned_at_a_length(DYNAMIC), floats(B, T, N, D), ints(B, T), ints(B)),
     "LongRoPE": (turned_at_a_length(STRETCHED), floats(B, T, N, D), ints(T), ints()),
     "RoPE.cos_sin": (ORDINARY.cos_sin, ints(B, T)),

@@ -61,7 +61,7 @@ def cos_sin(positions: jax.Array, words: jax.Array | np.ndarray) -> tuple[jax.Ar
     """
     if jnp.issubdtype(positions.dtype, jnp.floating):
         return _fractional_cos_sin(positions, words)
-    return _cos_sin_of_phase(_phase(positions, words))
+    return _cos_sin_of_phase(travelled(positions, words))
 
 
 @jax.custom_jvp
@@ -125,7 +125,7 @@ _TURN_DIGITS = np.array(
 )
 
 
-def _phase(positions: jax.Array, words: jax.Array | np.ndarray) -> jax.Array:
+def travelled(positions: jax.Array, words: jax.Array | np.ndarray) -> jax.Array:
     """Turns travelled, modulo one, in units of 2^-32 turn: int32 `[..., n]`, at most 2 units low."""
     p = positions.astype(jnp.int32)
     high, low = _per_frequency(_signed(words[0]), p), _per_frequency(words[1], p)
@@ -147,7 +147,7 @@ def _fractional_cos_sin(positions: jax.Array, words: jax.Array | np.ndarray) -> 
     parts = jnp.minimum((positions - whole) * 2.0**24, 2.0**24 - 1)  # -1e-9 is -1 + 1.0 in float32, and 1.0 would wrap
     fraction = parts.astype(jnp.uint32) << 8  # in units of 2^-32 position
     high = _per_frequency(_signed(words[0]), fraction)
-    cos, sin = _cos_sin_of_phase(_phase(whole, words) + _signed_high_word(high, fraction))
+    cos, sin = _cos_sin_of_phase(travelled(whole, words) + _signed_high_word(high, fraction))
     inside = jnp.abs(positions) < 2.0**31
     return jnp.where(inside, cos, jnp.nan), jnp.where(inside, sin, jnp.nan)
 
