@@ -24,7 +24,9 @@ from posembed_jax.schemes.axes import Axes as Axes
 from posembed_jax.schemes.distance import ALiBi as ALiBi
 from posembed_jax.schemes.distance import T5Bias as T5Bias
 from posembed_jax.schemes.distance import alibi_slopes as alibi_slopes
+from posembed_jax.schemes.fourier_rotary import FoPE as FoPE
 from posembed_jax.schemes.layouts import permute_layout as permute_layout
+from posembed_jax.schemes.mixed import RoPEMixed as RoPEMixed
 from posembed_jax.schemes.rotary import RoPE as RoPE
 from posembed_jax.schemes.rotary import rerotate as rerotate
 from posembed_jax.schemes.rotary import rotate as rotate

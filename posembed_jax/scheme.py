@@ -11,8 +11,8 @@ attention calls it without knowing which scheme it is.
     DistanceBias  the Bias that depends on key position - query position alone; it also has bound.at(distance)
     ContentBias   bound(query, key, query_positions, key_positions)       -> [..., N, T, S]   added to the logits
 
-Positions are int32 `[T]`, or `[B, T]` when every row has its own. Keys are rotated by `bound.for_keys()`, which is bound
-itself in all schemes that treat queries and keys alike.
+Positions are int32 `[T]`, or `[B, T]` when every row has its own. Keys are rotated by `bound.for_keys()`, the same
+as bound wherever a scheme treats queries and keys alike.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ def _learns(**shapes: tuple[int, ...]) -> dict[str, Any]:
 
 
 ROUNDS = {"rounds": True}
+FOPE = {"keeps_norm": False, "shifts": ()}  # not relative
 XPOS = {"keeps_norm": False, "shifts": (1, 1_000, 2**14)}
 
 SCALINGS = {
@@ -116,6 +117,19 @@ TABLE = [
             pe.XPos(rope=pe.RoPE(dim=6, layout="half", rotated="last"), centre=500, scale_base=600.0, gamma=1.0),
             XPOS,
         ),
+        fope=(
+            pe.FoPE(dim=D, layout="half", length=800, key_value_heads=K),
+            FOPE | _learns(cos=(K, 3, 3), sin=(K, 3, 3)),
+        ),
+        fope_shared=(
+            pe.FoPE(dim=D, layout="interleaved", length=100, base=100.0, pairs=1, pad_sin_with_one=True),
+            FOPE | _learns(cos=(1, 3, 1), sin=(1, 3, 1)),
+        ),
+        rope_mixed=(
+            pe.RoPEMixed(dim=D, layout="interleaved", axes=1, key_value_heads=K),
+            _learns(frequencies=(K, 1, D // 2)),
+        ),
+        rope_mixed_shared=(pe.RoPEMixed(dim=6, layout="half", axes=1), _learns(frequencies=(1, 1, 3))),
     ),
     *_rows(
         pe.DistanceBias,

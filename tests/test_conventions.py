@@ -41,6 +41,8 @@ SCHEMES = [
     pe.Sinusoidal(features=6),
     pe.RoPE(dim=8, layout="half"),
     pe.XPos(rope=pe.RoPE(dim=8, layout="half"), centre=0),
+    pe.FoPE(dim=8, layout="half", length=64),
+    pe.RoPEMixed(dim=8, layout="half"),
     pe.T5Bias(heads=4, bidirectional=True),
     pe.ALiBi(heads=4, slopes=(0.5, 0.25, 0.125, 0.0625)),
 ]

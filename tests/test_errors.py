@@ -154,6 +154,9 @@ class MyScaling(pe.Scaling):
 
 
 XPOS = good(pe.XPos, rope=ROPE, centre=0)
+FOPE = good(pe.FoPE, dim=D, layout="half", length=100)
+MIXED = good(pe.RoPEMixed, dim=D, layout="half")
+THREE_HEADS = MIXED(axes=1, key_value_heads=3).bind({"frequencies": jnp.ones((3, 1, D // 2))})
 PLANE = pe.RoPE(dim=D, layout="half", axes=pe.Axes.blocks(axes=2, count=2)).bind({})
 OF_FILE = good(hf.scaling, max_position_embeddings=16)
 STRETCH = good(pe.LongRoPE, short_factor=(1.0,) * 4, long_factor=(2.0,) * 4, original_length=16)
@@ -241,6 +244,29 @@ ROWS = [
         ValueError,
         "positions go from 66 to 68, but xPos with centre 100 reaches from 67 to 133: move the centre",
         "",
+    ),
+    (FOPE, "dim", 0, ValueError, INT),
+    (FOPE, "dim", 7, ValueError, "; it needs to be even: channels turn in pairs"),
+    (FOPE, "layout", "neox", ValueError, "one of 'half', 'interleaved'"),
+    (FOPE, "length", 6, ValueError, "at least 7"),
+    (FOPE, "base", 1.0, ValueError, ABOVE_ONE),
+    (FOPE, "key_value_heads", 0, ValueError, INT),
+    (FOPE, "pairs", 0, ValueError, INT),
+    (FOPE, "pairs", 5, ValueError, "; it needs to be at most dim / 2, 4"),
+    (FOPE, "pad_sin_with_one", 1, ValueError, FLAG),
+    (FOPE, "gain", 0.0, ValueError, POSITIVE),
+    (MIXED, "dim", 8.0, ValueError, INT),
+    (MIXED, "dim", 10, ValueError, "; it needs to be a multiple of 2 * axes, 4"),
+    (MIXED, "layout", "neox", ValueError, "one of 'half', 'interleaved'"),
+    (MIXED, "axes", 0, ValueError, INT),
+    (MIXED, "key_value_heads", -1, ValueError, INT),
+    (MIXED, "base", 1, ValueError, ABOVE_ONE),
+    (
+        good(THREE_HEADS, positions=P),
+        "x",
+        QUERY,
+        ValueError,
+        ", with 4 heads; it needs a multiple of 3, the key_value_heads",
     ),
     (good(pe.Linear), "factor", 0, ValueError, POSITIVE),
     (good(pe.NTK), "factor", "2", ValueError, POSITIVE),

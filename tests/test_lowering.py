@@ -130,6 +130,8 @@ FUNCTIONS = {  # name -> (function, *shapes of its arguments)
         pe.RoPE(dim=D, layout="half", axes=pe.Axes.blocks(axes=2, count=D // 4)), floats(B, T, N, D), ints(B, T, 2)
     ),
     "XPos": bound(pe.XPos(rope=ORDINARY, centre=0), floats(B, T, N, D, dtype=jnp.bfloat16), ints(B, T)),
+    "FoPE": bound(pe.FoPE(dim=D, layout="half", length=99, key_value_heads=4), floats(B, T, N, D), ints(B, T)),
+    "RoPEMixed": bound(pe.RoPEMixed(dim=D, layout="half", key_value_heads=4), floats(B, T, N, D), ints(B, T, 2)),
     "DynamicNTK": (turned_at_a_length(DYNAMIC), floats(B, T, N, D), ints(B, T), ints(B)),
     "LongRoPE": (turned_at_a_length(STRETCHED), floats(B, T, N, D), ints(T), ints()),
     "RoPE.cos_sin": (ORDINARY.cos_sin, ints(B, T)),

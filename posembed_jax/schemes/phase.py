@@ -84,6 +84,24 @@ def _learned_cos_sin_jvp(primals, tangents):
     return (cos, sin), (-sin * angle_dot, cos * angle_dot)
 
 
+@jax.custom_jvp
+def summed_cos_sin(positions: jax.Array, frequencies: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`cos` and `sin` of `sum_a positions[..., a] * frequencies[a]`, float32 `[..., n]`, as `learned_cos_sin`.
+
+    positions: int32 `[..., A]`. frequencies: float32 `[A, n]`, for which the sum is exact: nothing in it is rounded.
+    """
+    words = turns_of_float32(frequencies)
+    axes = range(frequencies.shape[0])
+    return _cos_sin_of_phase(sum((travelled(positions[..., a, None], words[:, a]) for a in axes), jnp.int32(0)))
+
+
+@summed_cos_sin.defjvp
+def _summed_cos_sin_jvp(primals, tangents):
+    cos, sin = summed_cos_sin(*primals)
+    angle_dot = jnp.einsum("...a,an->...n", primals[0].astype(jnp.float32), tangents[1], precision="highest")
+    return (cos, sin), (-sin * angle_dot, cos * angle_dot)
+
+
 def float32_cos_sin(positions: jax.Array, frequencies: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
     """The usual rounded angle, for parity with models trained with it: `cos(float32(position) * frequency)`."""
     p = positions.astype(jnp.float32)
