@@ -40,6 +40,9 @@ from posembed_jax.schemes.scaling import Scaling as Scaling
 from posembed_jax.schemes.scaling import YaRN as YaRN
 from posembed_jax.schemes.scaling import longrope_factor as longrope_factor
 from posembed_jax.schemes.scaling import yarn_mscale as yarn_mscale
+from posembed_jax.schemes.temperature import log_temperature as log_temperature
+from posembed_jax.schemes.temperature import stepped_temperature as stepped_temperature
+from posembed_jax.schemes.temperature import yarn_softmax_scale as yarn_softmax_scale
 from posembed_jax.schemes.xpos import XPos as XPos
 from posembed_jax.tokens import embed as embed
 from posembed_jax.tokens import logits as logits

@@ -47,6 +47,7 @@ SCHEMES = [
     pe.ALiBi(heads=4, slopes=(0.5, 0.25, 0.125, 0.0625)),
 ]
 PUBLISHED = {type(s).__name__ for s in SCHEMES} | {"alibi_slopes", "attend", "embed", "logits", "rotate"}
+PUBLISHED |= {"stepped_temperature", "log_temperature", "yarn_softmax_scale"}
 PUBLISHED |= {"positions.pose", "positions.randomized", "positions.zigzag"}
 
 

@@ -153,6 +153,7 @@ class MyScaling(pe.Scaling):
         return frequencies
 
 
+STEPPED = good(pe.stepped_temperature, positions=P, beta=0.1, length=2)
 XPOS = good(pe.XPos, rope=ROPE, centre=0)
 FOPE = good(pe.FoPE, dim=D, layout="half", length=100)
 MIXED = good(pe.RoPEMixed, dim=D, layout="half")
@@ -268,6 +269,15 @@ ROWS = [
         ValueError,
         ", with 4 heads; it needs a multiple of 3, the key_value_heads",
     ),
+    (STEPPED, "positions", FLOATS, TypeError, "int32 positions [...]" + NARROW),
+    (STEPPED, "beta", 0.0, ValueError, POSITIVE),
+    (STEPPED, "length", 0.5, ValueError, INT),
+    (STEPPED, "offset", 2, ValueError, "; it needs to be 0 (Ministral 3) or 1 (Llama 4)"),
+    (good(pe.log_temperature, length=4), "positions", FLOATS, TypeError, "int32 positions [...]" + NARROW),
+    (good(pe.log_temperature, positions=P), "length", 1, ValueError, "at least 2"),
+    (good(pe.yarn_softmax_scale, factor=4.0, mscale_all_dim=1.0), "dim", 0, ValueError, INT),
+    (good(pe.yarn_softmax_scale, dim=D, mscale_all_dim=1.0), "factor", -1.0, ValueError, POSITIVE),
+    (good(pe.yarn_softmax_scale, dim=D, factor=4.0), "mscale_all_dim", -1.0, ValueError, POSITIVE),
     (good(pe.Linear), "factor", 0, ValueError, POSITIVE),
     (good(pe.NTK), "factor", "2", ValueError, POSITIVE),
     (good(pe.DynamicNTK, original_length=16), "factor", 0.0, ValueError, POSITIVE),
@@ -832,6 +842,8 @@ GOOD = {
     "rotate": (functools.partial(pe.rotate, layout="half"), {"x": QUERY, "cos": COS, "sin": SIN}),
     "permute_layout": (functools.partial(pe.permute_layout, source="half", target="interleaved"), {"array": X}),
     "rerotate": (REROTATE, {"keys": KEYS, "positions": Q}),
+    "stepped_temperature": (functools.partial(pe.stepped_temperature, beta=0.1, length=2), {"positions": P}),
+    "log_temperature": (functools.partial(pe.log_temperature, length=2), {"positions": P}),
     "attend": (
         functools.partial(pe.attend, bias=ALIBI, causal=True, window=2, logits_soft_cap=30.0),
         {
