@@ -26,7 +26,9 @@ from posembed_jax.schemes.axes import Axes as Axes
 from posembed_jax.schemes.distance import ALiBi as ALiBi
 from posembed_jax.schemes.distance import T5Bias as T5Bias
 from posembed_jax.schemes.distance import alibi_slopes as alibi_slopes
+from posembed_jax.schemes.fourier_rotary import FoPE as FoPE
 from posembed_jax.schemes.layouts import permute_layout as permute_layout
+from posembed_jax.schemes.mixed import RoPEMixed as RoPEMixed
 from posembed_jax.schemes.rotary import RoPE as RoPE
 from posembed_jax.schemes.rotary import rerotate as rerotate
 from posembed_jax.schemes.rotary import rotate as rotate
@@ -40,6 +42,10 @@ from posembed_jax.schemes.scaling import Scaling as Scaling
 from posembed_jax.schemes.scaling import YaRN as YaRN
 from posembed_jax.schemes.scaling import longrope_factor as longrope_factor
 from posembed_jax.schemes.scaling import yarn_mscale as yarn_mscale
+from posembed_jax.schemes.temperature import log_temperature as log_temperature
+from posembed_jax.schemes.temperature import stepped_temperature as stepped_temperature
+from posembed_jax.schemes.temperature import yarn_softmax_scale as yarn_softmax_scale
+from posembed_jax.schemes.xpos import XPos as XPos
 from posembed_jax.tokens import embed as embed
 from posembed_jax.tokens import logits as logits
 

@@ -11,7 +11,8 @@ attention calls it without knowing which scheme it is.
     DistanceBias  the Bias that depends on key position - query position alone; it also has bound.at(distance)
     ContentBias   bound(query, key, query_positions, key_positions)       -> [..., N, T, S]   added to the logits
 
-Positions are int32 `[T]`, or `[B, T]` when every row has its own.
+Positions are int32 `[T]`, or `[B, T]` when every row has its own. Keys are rotated by `bound.for_keys()`, the same
+as bound wherever a scheme treats queries and keys alike.
 """
 
 from __future__ import annotations
@@ -136,6 +137,10 @@ class Rotation(Scheme):
         """How many numbers a position is: the last axis of positions. None where it is one, without that axis."""
         return None
 
+    def for_keys(self) -> Rotation:
+        """The rotation of the keys, of the same arrays: this one, unless queries and keys are treated differently."""
+        return self
+
     def bind(self, params: Arrays) -> BoundRotation:
         return BoundRotation(self, self.arrays(params))
 
@@ -213,6 +218,10 @@ class BoundRotation(Bound[Rotation]):
         expected = (*(x.shape[:-2] if batch else x.shape[-3:-2]), *last)
         checks.shape("positions", positions, expected, f"[T] or [B, T] as x, which is {checks.describe(x)}, has them")
         return self.scheme.at(self.arrays, x, positions, inverse)
+
+    def for_keys(self) -> BoundRotation:
+        """What rotates the keys: itself, but in schemes such as `XPos`, which multiply a query and divide a key."""
+        return BoundRotation(self.scheme.for_keys(), self.arrays)
 
 
 @jax.tree_util.register_dataclass

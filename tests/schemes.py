@@ -33,6 +33,8 @@ class Row:
     contract: type
     learned: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     rounds: bool = False  # the angle is rounded to float32, so large positions are not exact by design
+    shifts: tuple[int, ...] = (1, 1_000, 2**20 + 1, 2**30)  # of query and key together, which change nothing
+    keeps_norm: bool = True  # of what a rotation rotates, up to its amplitude
 
     @property
     def place(self) -> str:
@@ -67,6 +69,8 @@ def _learns(**shapes: tuple[int, ...]) -> dict[str, Any]:
 
 
 ROUNDS = {"rounds": True}
+FOPE = {"keeps_norm": False, "shifts": ()}  # not relative
+XPOS = {"keeps_norm": False, "shifts": (1, 1_000, 2**14)}
 
 SCALINGS = {
     "rope_linear": pe.Linear(factor=2.5),
@@ -108,6 +112,24 @@ TABLE = [
         **{
             name: pe.RoPE(dim=D, layout="half", scaling=scaling, length=30) for name, scaling in LENGTH_SCALINGS.items()
         },
+        xpos=(pe.XPos(rope=pe.RoPE(dim=D, layout="interleaved"), centre=0), XPOS),
+        xpos_partial=(
+            pe.XPos(rope=pe.RoPE(dim=6, layout="half", rotated="last"), centre=500, scale_base=600.0, gamma=1.0),
+            XPOS,
+        ),
+        fope=(
+            pe.FoPE(dim=D, layout="half", length=800, key_value_heads=K),
+            FOPE | _learns(cos=(K, 3, 3), sin=(K, 3, 3)),
+        ),
+        fope_shared=(
+            pe.FoPE(dim=D, layout="interleaved", length=100, base=100.0, pairs=1, pad_sin_with_one=True),
+            FOPE | _learns(cos=(1, 3, 1), sin=(1, 3, 1)),
+        ),
+        rope_mixed=(
+            pe.RoPEMixed(dim=D, layout="interleaved", axes=1, key_value_heads=K),
+            _learns(frequencies=(K, 1, D // 2)),
+        ),
+        rope_mixed_shared=(pe.RoPEMixed(dim=6, layout="half", axes=1), _learns(frequencies=(1, 1, 3))),
     ),
     *_rows(
         pe.DistanceBias,
@@ -177,7 +199,7 @@ def assert_same(row: Row, got: Any, want: Any) -> None:
     """
     assert got.dtype == want.dtype
     exact = row.place == "bias" or isinstance(row.scheme, pe.LearnedPositions)
-    units = 0 if exact else 4 if row.place == "rotary" else 1
+    units = 0 if exact else 4 if row.place == "rotation" else 1
     np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=0, atol=units * 1.2e-7)
 
 
@@ -205,7 +227,7 @@ def plain_layer(row: Row, params: Any, x: Any, positions: Any, *, segment_ids: A
     x = x + bound(positions) if row.place == "additive" else x
     query, key, value = (jnp.einsum("btf,fnd->btnd", x, params[name]["kernel"]) for name in ("query", "key", "value"))
     if row.place == "rotation":
-        query, key = bound(query, positions), bound(key, positions)
+        query, key = bound(query, positions), bound.for_keys()(key, positions)
     key_positions, key_segment_ids = positions, segment_ids
     if cache is not None:
         cache = cache.append(key, value, positions, segment_ids)

@@ -40,11 +40,15 @@ SCHEMES = [
     pe.LearnedPositions(length=4, features=6),
     pe.Sinusoidal(features=6),
     pe.RoPE(dim=8, layout="half"),
+    pe.XPos(rope=pe.RoPE(dim=8, layout="half"), centre=0),
+    pe.FoPE(dim=8, layout="half", length=64),
+    pe.RoPEMixed(dim=8, layout="half"),
     pe.T5Bias(heads=4, bidirectional=True),
     pe.ALiBi(heads=4, slopes=(0.5, 0.25, 0.125, 0.0625)),
 ]
 PUBLISHED = {type(s).__name__ for s in SCHEMES} | {"alibi_slopes", "attend", "embed", "logits", "rotate"}
 PUBLISHED |= {"mrope.positions", "positions.pose", "positions.randomized", "positions.zigzag"}
+PUBLISHED |= {"stepped_temperature", "log_temperature", "yarn_softmax_scale"}
 
 
 def own_docstring(name):

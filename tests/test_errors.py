@@ -153,6 +153,11 @@ class MyScaling(pe.Scaling):
         return frequencies
 
 
+STEPPED = good(pe.stepped_temperature, positions=P, beta=0.1, length=2)
+XPOS = good(pe.XPos, rope=ROPE, centre=0)
+FOPE = good(pe.FoPE, dim=D, layout="half", length=100)
+MIXED = good(pe.RoPEMixed, dim=D, layout="half")
+THREE_HEADS = MIXED(axes=1, key_value_heads=3).bind({"frequencies": jnp.ones((3, 1, D // 2))})
 PLANE = pe.RoPE(dim=D, layout="half", axes=pe.Axes.blocks(axes=2, count=2)).bind({})
 OF_FILE = good(hf.scaling, max_position_embeddings=16)
 STRETCH = good(pe.LongRoPE, short_factor=(1.0,) * 4, long_factor=(2.0,) * 4, original_length=16)
@@ -231,6 +236,52 @@ ROWS = [
     (good(PLANE, x=QUERY), "positions", P, AssertionError, "int32 positions [T, 2] or [B, T, 2]"),
     (good(PLANE, x=QUERY), "positions", jnp.zeros((T, 3), jnp.int32), AssertionError, "[T, 2] or [B, T, 2]"),
     (good(PLANE, x=QUERY), "positions", jnp.zeros((T + 1, 2), jnp.int32), AssertionError, "as x, which is"),
+    (XPOS, "rope", None, TypeError, "RoPE(...)"),
+    (XPOS, "rope", pe.RoPE(dim=D, layout="half", fractional=True), ValueError, "without axes and fractional"),
+    (XPOS, "centre", 0.5, ValueError, COUNT),
+    (XPOS, "scale_base", 0, ValueError, POSITIVE),
+    (XPOS, "gamma", 0.0, ValueError, POSITIVE),
+    (XPOS, "side", "value", ValueError, "one of 'query', 'key'"),
+    (
+        good(pe.XPos(rope=ROPE, centre=100, scale_base=1.0).bind({}), x=QUERY),
+        "positions",
+        P + 66,
+        ValueError,
+        "positions go from 66 to 68, but xPos with centre 100 reaches from 67 to 133: move the centre",
+        "",
+    ),
+    (FOPE, "dim", 0, ValueError, INT),
+    (FOPE, "dim", 7, ValueError, "; it needs to be even: channels turn in pairs"),
+    (FOPE, "layout", "neox", ValueError, "one of 'half', 'interleaved'"),
+    (FOPE, "length", 6, ValueError, "at least 7"),
+    (FOPE, "base", 1.0, ValueError, ABOVE_ONE),
+    (FOPE, "key_value_heads", 0, ValueError, INT),
+    (FOPE, "pairs", 0, ValueError, INT),
+    (FOPE, "pairs", 5, ValueError, "; it needs to be at most dim / 2, 4"),
+    (FOPE, "pad_sin_with_one", 1, ValueError, FLAG),
+    (FOPE, "gain", 0.0, ValueError, POSITIVE),
+    (MIXED, "dim", 8.0, ValueError, INT),
+    (MIXED, "dim", 10, ValueError, "; it needs to be a multiple of 2 * axes, 4"),
+    (MIXED, "layout", "neox", ValueError, "one of 'half', 'interleaved'"),
+    (MIXED, "axes", 0, ValueError, INT),
+    (MIXED, "key_value_heads", -1, ValueError, INT),
+    (MIXED, "base", 1, ValueError, ABOVE_ONE),
+    (
+        good(THREE_HEADS, positions=P),
+        "x",
+        QUERY,
+        ValueError,
+        ", with 4 heads; it needs a multiple of 3, the key_value_heads",
+    ),
+    (STEPPED, "positions", FLOATS, TypeError, "int32 positions [...]" + NARROW),
+    (STEPPED, "beta", 0.0, ValueError, POSITIVE),
+    (STEPPED, "length", 0.5, ValueError, INT),
+    (STEPPED, "offset", 2, ValueError, "; it needs to be 0 (Ministral 3) or 1 (Llama 4)"),
+    (good(pe.log_temperature, length=4), "positions", FLOATS, TypeError, "int32 positions [...]" + NARROW),
+    (good(pe.log_temperature, positions=P), "length", 1, ValueError, "at least 2"),
+    (good(pe.yarn_softmax_scale, factor=4.0, mscale_all_dim=1.0), "dim", 0, ValueError, INT),
+    (good(pe.yarn_softmax_scale, dim=D, mscale_all_dim=1.0), "factor", -1.0, ValueError, POSITIVE),
+    (good(pe.yarn_softmax_scale, dim=D, factor=4.0), "mscale_all_dim", -1.0, ValueError, POSITIVE),
     (good(pe.Linear), "factor", 0, ValueError, POSITIVE),
     (good(pe.NTK), "factor", "2", ValueError, POSITIVE),
     (good(pe.DynamicNTK, original_length=16), "factor", 0.0, ValueError, POSITIVE),
@@ -858,6 +909,8 @@ GOOD = {
     "rotate": (functools.partial(pe.rotate, layout="half"), {"x": QUERY, "cos": COS, "sin": SIN}),
     "permute_layout": (functools.partial(pe.permute_layout, source="half", target="interleaved"), {"array": X}),
     "rerotate": (REROTATE, {"keys": KEYS, "positions": Q}),
+    "stepped_temperature": (functools.partial(pe.stepped_temperature, beta=0.1, length=2), {"positions": P}),
+    "log_temperature": (functools.partial(pe.log_temperature, length=2), {"positions": P}),
     "attend": (
         functools.partial(pe.attend, bias=ALIBI, causal=True, window=2, logits_soft_cap=30.0),
         {

@@ -141,6 +141,11 @@ FUNCTIONS = {  # name -> (function, *shapes of its arguments)
     "Axes": bound(
         pe.RoPE(dim=D, layout="half", axes=pe.Axes.blocks(axes=2, count=D // 4)), floats(B, T, N, D), ints(B, T, 2)
     ),
+    "XPos": bound(pe.XPos(rope=ORDINARY, centre=0), floats(B, T, N, D, dtype=jnp.bfloat16), ints(B, T)),
+    "FoPE": bound(pe.FoPE(dim=D, layout="half", length=99, key_value_heads=4), floats(B, T, N, D), ints(B, T)),
+    "RoPEMixed": bound(pe.RoPEMixed(dim=D, layout="half", key_value_heads=4), floats(B, T, N, D), ints(B, T, 2)),
+    "stepped_temperature": (lambda at: pe.stepped_temperature(at, beta=0.1, length=64), ints(B, T)),
+    "log_temperature": (lambda at: pe.log_temperature(at, length=64), ints(B, T)),
     "DynamicNTK": (turned_at_a_length(DYNAMIC), floats(B, T, N, D), ints(B, T), ints(B)),
     "LongRoPE": (turned_at_a_length(STRETCHED), floats(B, T, N, D), ints(T), ints()),
     "RoPE.cos_sin": (ORDINARY.cos_sin, ints(B, T)),
@@ -250,7 +255,7 @@ def test_every_public_function_is_in_the_table():
         "Scheme",
     }
     needed |= {name for name, x in vars(pe).items() if callable(x) and not name.startswith("_")} - contracts
-    needed -= {"alibi_slopes", "longrope_factor", "yarn_mscale"}  # numbers, on the host
+    needed -= {"alibi_slopes", "longrope_factor", "yarn_mscale", "yarn_softmax_scale"}  # numbers, on the host
     needed -= {"Linear", "NTK", "YaRN", "Llama3", "Proportional"}  # frequencies, on the host: RoPE lowers the same
     assert needed <= {name.partition(",")[0] for name in FUNCTIONS}
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from posembed_jax import checks, positions
 from posembed_jax.attention.api import attend
 from posembed_jax.attention.cache import KVCache
-from posembed_jax.scheme import Bias, ContentBias, Rotation
+from posembed_jax.scheme import Bias, BoundRotation, ContentBias, Rotation
 
-Rotate = Callable[[jax.Array, jax.Array], jax.Array] | None
+Rotate = BoundRotation | None
 BiasFn = Callable[..., jax.Array] | None
 
 
@@ -53,7 +53,7 @@ def self_attention(
     needs = f"int32 [{length}] or [{batch}, {length}]"
     checks.shape("positions", token_positions, (batch, length)[-token_positions.ndim :], needs)
     if rotation is not None:
-        query, key = rotation(query, token_positions), rotation(key, token_positions)
+        query, key = rotation(query, token_positions), rotation.for_keys()(key, token_positions)
     key_positions, key_segment_ids = token_positions, segment_ids
     if cache is not None and segment_ids is not None:
         everyone = jnp.broadcast_to(token_positions, (batch, length))
@@ -136,7 +136,7 @@ def flax_attention(
     mask = None if mask is None else jnp.asarray(mask, bool)
     query_positions, key_positions = flax_positions(query, key, mask, token_positions)
     if rotation is not None:
-        query, key = rotation(query, query_positions), rotation(key, key_positions)
+        query, key = rotation(query, query_positions), rotation.for_keys()(key, key_positions)
     drop = not deterministic and dropout_rate > 0.0
     return attend(
         query,

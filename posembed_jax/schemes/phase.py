@@ -61,7 +61,7 @@ def cos_sin(positions: jax.Array, words: jax.Array | np.ndarray) -> tuple[jax.Ar
     """
     if jnp.issubdtype(positions.dtype, jnp.floating):
         return _fractional_cos_sin(positions, words)
-    return _cos_sin_of_phase(_phase(positions, words))
+    return _cos_sin_of_phase(travelled(positions, words))
 
 
 @jax.custom_jvp
@@ -81,6 +81,24 @@ def _learned_cos_sin_jvp(primals, tangents):
     angle_dot = positions.astype(jnp.float32) * _per_frequency(frequencies_dot, cos)
     if jnp.issubdtype(positions.dtype, jnp.floating):
         angle_dot = angle_dot + positions_dot * _per_frequency(frequencies, cos)
+    return (cos, sin), (-sin * angle_dot, cos * angle_dot)
+
+
+@jax.custom_jvp
+def summed_cos_sin(positions: jax.Array, frequencies: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`cos` and `sin` of `sum_a positions[..., a] * frequencies[a]`, float32 `[..., n]`, as `learned_cos_sin`.
+
+    positions: int32 `[..., A]`. frequencies: float32 `[A, n]`, for which the sum is exact: nothing in it is rounded.
+    """
+    words = turns_of_float32(frequencies)
+    axes = range(frequencies.shape[0])
+    return _cos_sin_of_phase(sum((travelled(positions[..., a, None], words[:, a]) for a in axes), jnp.int32(0)))
+
+
+@summed_cos_sin.defjvp
+def _summed_cos_sin_jvp(primals, tangents):
+    cos, sin = summed_cos_sin(*primals)
+    angle_dot = jnp.einsum("...a,an->...n", primals[0].astype(jnp.float32), tangents[1], precision="highest")
     return (cos, sin), (-sin * angle_dot, cos * angle_dot)
 
 
@@ -125,7 +143,7 @@ _TURN_DIGITS = np.array(
 )
 
 
-def _phase(positions: jax.Array, words: jax.Array | np.ndarray) -> jax.Array:
+def travelled(positions: jax.Array, words: jax.Array | np.ndarray) -> jax.Array:
     """Turns travelled, modulo one, in units of 2^-32 turn: int32 `[..., n]`, at most 2 units low."""
     p = positions.astype(jnp.int32)
     high, low = _per_frequency(_signed(words[0]), p), _per_frequency(words[1], p)
@@ -147,7 +165,7 @@ def _fractional_cos_sin(positions: jax.Array, words: jax.Array | np.ndarray) -> 
     parts = jnp.minimum((positions - whole) * 2.0**24, 2.0**24 - 1)  # -1e-9 is -1 + 1.0 in float32, and 1.0 would wrap
     fraction = parts.astype(jnp.uint32) << 8  # in units of 2^-32 position
     high = _per_frequency(_signed(words[0]), fraction)
-    cos, sin = _cos_sin_of_phase(_phase(whole, words) + _signed_high_word(high, fraction))
+    cos, sin = _cos_sin_of_phase(travelled(whole, words) + _signed_high_word(high, fraction))
     inside = jnp.abs(positions) < 2.0**31
     return jnp.where(inside, cos, jnp.nan), jnp.where(inside, sin, jnp.nan)
 
