@@ -13,6 +13,7 @@ Each with the number of patches along a side that one token stands for, `merge`,
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -281,3 +282,36 @@ def _running_sum(values: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
     previous = jnp.concatenate([~ids[..., :1], ids[..., :-1]], axis=axis)
     before = lax.cummax(jnp.where(ids != previous, total - values, 0), axis=axis)
     return lax.sort((origin, total - before), dimension=axis, num_keys=1)[1]
+
+
+def timestamps(times: jax.Array, *, seconds: float, count: int) -> jax.Array:
+    """Positions of frames in windows, times how late they are: MusicFlamingo's rotary time embedding.
+
+        window[b] = round(times[b, 0] / (seconds * T)) / count
+        within[t] = 2 pi t / count
+        out[b, t] = (window[b], within[t]) * -2 pi times[b, t]
+
+    Args:
+        times: float32 `[B, T]`, when each frame of a window begins, in seconds.
+        seconds: that a frame lasts.
+        count: how many windows, and frames, the model counts to.
+
+    Returns:
+        float32 `[B, T, 2]`, for a fractional RoPE of two axes.
+
+    >>> import jax.numpy as jnp
+    >>> from posembed_jax import mrope
+    >>> mrope.timestamps(jnp.array([[0.0, 0.04, 0.08]]), seconds=0.04, count=1200).shape
+    (1, 3, 2)
+
+    Source: https://arxiv.org/abs/2511.10289.
+    """
+    checks.rank("times", times, {2}, "float32 [B, T]")
+    checks.floating("times", times, "float32 [B, T]")
+    checks.number_setting("seconds", seconds)
+    checks.integer_setting("count", count)
+    length = times.shape[1]
+    window = jnp.round(times[:, :1] / np.float32(seconds * length)) / np.float32(count)
+    within = (np.arange(length) / count * math.tau).astype(np.float32)[None]
+    both = jnp.stack(jnp.broadcast_arrays(window, jnp.asarray(within)), axis=-1)
+    return both * (np.float32(-math.tau) * times)[..., None]

@@ -216,9 +216,9 @@ def _head_dim(layer: str, known: Values, given: Values, values: Values, layers: 
             return own["head_dim"]
     if layer in known.get("layer_head_dims", {}) and "per_layer_config" not in given:
         return given.get("global_head_dim") or known["layer_head_dims"][layer]
-    if layer == "" and values.get("qk_rope_head_dim") and known["config"].get("qk_rope_head_dim"):
-        if known["config"].get("head_dim") == known["config"]["qk_rope_head_dim"]:
-            return values["qk_rope_head_dim"]
+    turning = known["config"].get("qk_rope_head_dim")
+    if layer == "" and turning and known["config"].get("head_dim") == turning:
+        return values["qk_rope_head_dim"]
     return values.get("head_dim")
 
 

@@ -65,8 +65,8 @@ def _raw(given: Values, facts: Values, follow: bool) -> tuple[str, Values | None
     if "rope_scaling" in found and facts["told_theta"] is None:
         if not follow:
             raise ValueError(
-                f"rope_scaling is {found['rope_scaling']}, which transformers does not read for this model_type; it needs "
-                "to be said in rope_parameters."
+                f"rope_scaling is {found['rope_scaling']}, which transformers does not read for this model_type; it "
+                "needs to be said in rope_parameters."
             )
         del found["rope_scaling"]
     if len(found) == 2 and found["rope_parameters"] != found["rope_scaling"]:
@@ -146,9 +146,9 @@ def _complete(layer: str, entry: dict[str, Any], given: Values, facts: Values, *
         _fill(key, layer, entry, given, facts, told=told, follow=follow)
     width = given.get("head_dim") or facts["config"].get("head_dim")
     for key in PARTIAL_WIDTHS:
-        if key in facts.get("legacy_keys", ()) and given.get(key) and width:
-            if not told or "partial_rotary_factor" not in entry:
-                entry["partial_rotary_factor"] = given[key] / width
+        unsaid = not told or "partial_rotary_factor" not in entry
+        if unsaid and key in facts.get("legacy_keys", ()) and given.get(key) and width:
+            entry["partial_rotary_factor"] = given[key] / width
     partials = facts.get("layer_partials", {})
     if "partial_rotary_factor" not in entry and layer in partials:
         entry["partial_rotary_factor"] = partials[layer]
@@ -201,6 +201,7 @@ def _originals(layer: str, entry: dict[str, Any], given: Values, follow: bool) -
     longest, said = given.get("max_position_embeddings"), entry.pop("max_position_embeddings", None)
     if said is not None and longest is not None and said != longest and not follow:
         raise ValueError(
-            f"max_position_embeddings is {longest}, but the rotary dict says {said}; it needs to be said once, or the same."
+            f"max_position_embeddings is {longest}, but the rotary dict says {said}; it needs to be said once, or "
+            "the same."
         )
     return entry

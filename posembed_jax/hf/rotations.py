@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from posembed_jax.hf.rope_parameters import scaling as scaling_of
 from posembed_jax.schemes.axes import Axes
+from posembed_jax.schemes.mixed import RoPEMixed
 from posembed_jax.schemes.rotary import RoPE
 
 Facts = Mapping[str, Any]
@@ -171,7 +172,7 @@ def without_dict(facts: Facts) -> bool:
 WITHOUT = ("conformer", "clvp", "dinov3", "llama4_vision", "default_only_stored", "lightglue")
 
 
-def without_parameters(facts: Facts, config: Values) -> RoPE | None:
+def without_parameters(facts: Facts, config: Values) -> RoPE | RoPEMixed | None:
     """The rotation of a model whose configuration has no rotary dict; None where its settings choose another scheme."""
     labels = facts["modeling"]
     kind, chosen = labels["init"] or labels["forward"] or labels["apply"], _chosen(config)
@@ -199,6 +200,8 @@ def without_parameters(facts: Facts, config: Values) -> RoPE | None:
             axis=tuple(a for a in range(3) for _ in range(2 * count)), index=tuple(range(count)) * 6, count=count
         )
         return RoPE(dim=6 * count, layout="interleaved", axes=blocks)
+    if kind == "lightglue":
+        return RoPEMixed(dim=width, layout="interleaved", fractional=True)
     if kind == "scaled":  # the class of another tower of its file: this one has no positions
         return None
     raise ValueError(f"model_type has the rotation {kind!r}, which needs learned arrays: make it with its own class.")

@@ -34,6 +34,7 @@ class RoPEMixed(Rotation):
         axes: A, of the position. With 1, positions are those of text, `[T]` or `[B, T]`, and each head learns RoPE's
             frequencies; else `[T, A]` or `[B, T, A]`, such as `positions.grid((height, width))`.
         key_value_heads: K, when each has its own frequencies; they divide the heads of x, in groups. None: all share.
+        fractional: also take float32 positions, such as key points; their angles are rounded as float32 products are.
         base: of the magnitudes. They begin as `base ** (-j / count)`, j = 0 ... count - 1 with `count = dim / (2 A)`,
             along A orthogonal directions that are drawn for each head.
 
@@ -56,6 +57,7 @@ class RoPEMixed(Rotation):
     layout: str
     axes: int = 2
     key_value_heads: int | None = None
+    fractional: bool = False
     base: float = 10.0
 
     def __post_init__(self):
@@ -66,6 +68,7 @@ class RoPEMixed(Rotation):
         checks.one_of("layout", self.layout, LAYOUTS)
         if self.key_value_heads is not None:
             checks.integer_setting("key_value_heads", self.key_value_heads)
+        checks.flag("fractional", self.fractional)
         checks.number_setting("base", self.base, above=1.0)
 
     @property
@@ -88,6 +91,11 @@ class RoPEMixed(Rotation):
         heads, axes, pairs = frequencies.shape
         along = positions[..., None] if self.axes == 1 else positions
         flat = jnp.moveaxis(frequencies, 0, 1).reshape(axes, heads * pairs)
-        tables = lax.optimization_barrier(jnp.stack(phase.summed_cos_sin(along, flat)))
+        if jnp.issubdtype(along.dtype, jnp.floating):
+            angles = jnp.sum(along[..., None] * flat.reshape(*[1] * (along.ndim - 1), *flat.shape), axis=-2)
+            made = jnp.cos(angles), jnp.sin(angles)
+        else:
+            made = phase.summed_cos_sin(along, flat)
+        tables = lax.optimization_barrier(jnp.stack(made))
         cos, sin = tables.reshape(*tables.shape[:-1], heads, pairs)
         return rotate_heads(x, cos, sin, layout=self.layout, inverse=inverse)

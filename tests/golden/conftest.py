@@ -1,7 +1,7 @@
 """`python -m pytest tests/golden [--cases DIR]`: one test for each case of DIR, and a table for each mechanism.
 
-In a run of all tests the mechanisms that we do not have yet are left out; asked for by name, they fail, each with what is
-missing.
+In a run of all tests the mechanisms that we do not have yet are left out; asked for by name, they fail, each with what
+is missing.
 """
 
 import collections
@@ -31,21 +31,15 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(config, items):
-    if any(
-        path == HERE or HERE in path.parents
-        for path in (config.invocation_params.dir / a.split("::")[0] for a in config.args)
-    ):
+    asked = [config.invocation_params.dir / argument.split("::")[0] for argument in config.args]
+    if any(path == HERE or HERE in path.parents for path in asked):
         return
     from test_golden import check_of
 
-    left_out = [item for item in items if "case_name" in getattr(item, "callspec", EMPTY).params]
-    left_out = [item for item in left_out if check_of(item.callspec.params["case_name"]) is None]
-    config.hook.pytest_deselected(items=left_out)
+    names = {item: item.callspec.params.get("case_name") for item in items if hasattr(item, "callspec")}
+    left_out = {item for item, name in names.items() if name is not None and check_of(name) is None}
+    config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
-
-
-class EMPTY:
-    params = {}
 
 
 @pytest.fixture

@@ -105,11 +105,25 @@ def check_grid_from_one(case):
 
 
 def check_times(case):
-    raise Unsupported("time RoPE")
+    """MusicFlamingo rotates hidden states, `[B, T, F]`, by times."""
+    rope, times, x = rotary.model(case).rotation, jnp.asarray(case["in.timestamps"]), jnp.asarray(case["in.hidden"])
+    frame = 4 * case.config["audio_frame_step"]  # its encoder makes one of four
+    at = pe.mrope.timestamps(times, seconds=frame, count=int(case.config["max_position_embeddings"]))
+    rotary.check_tables(rope, np.asarray(at), (case["out.cos"], case["out.sin"]), wide=False)
+    ours = rotary.call(rope.bind({}), x[:, :, None], at)[:, :, 0]
+    check_close(ours, case["out.h_rot"], 100 * FEW * np.max(np.abs(x)))
 
 
 def check_keypoints(case):
-    raise Unsupported("learned maps of coordinates")
+    """LightGlue's learned map of coordinates, the same for every head."""
+    frequencies = case["par.projector.weight"].T[None]  # [1, A, dim / 2]
+    _, axes, pairs = frequencies.shape
+    mixed = pe.RoPEMixed(dim=2 * pairs, layout="interleaved", axes=axes, fractional=True)
+    bound = mixed.bind({"frequencies": jnp.asarray(frequencies)})
+    for name in "qk":
+        x = jnp.swapaxes(jnp.asarray(case[f"in.{name}"]), 1, 2)
+        ours = rotary.call(bound, x, jnp.asarray(case["in.keypoints"]))
+        check_close(jnp.swapaxes(ours, 1, 2), case[f"out.{name}_rot"], 20 * FEW * np.max(np.abs(x)))
 
 
 def check_index(case):
