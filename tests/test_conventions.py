@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import posembed_jax as pe
-from posembed_jax import linen, masks, mrope, nnx, positions, scheme
+from posembed_jax import hf, linen, masks, mrope, nnx, positions, scheme, vision
 
 PACKAGE = Path(pe.__file__).parent
 FILES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
@@ -32,7 +32,11 @@ def public(module):
     }
 
 
-PUBLIC = {name: value for module in (pe, positions, mrope, masks, linen, nnx) for name, value in public(module).items()}
+PUBLIC = {
+    name: value
+    for module in (pe, positions, mrope, vision, masks, linen, nnx, hf)
+    for name, value in public(module).items()
+}
 CONTRACTS = {name for name, value in PUBLIC.items() if inspect.isclass(value) and value.__module__ == scheme.__name__}
 CONTRACTS |= {"Scaling"}
 DESCRIBED = sorted(PUBLIC.keys() - CONTRACTS)
@@ -47,7 +51,10 @@ SCHEMES = [
     pe.ALiBi(heads=4, slopes=(0.5, 0.25, 0.125, 0.0625)),
 ]
 PUBLISHED = {type(s).__name__ for s in SCHEMES} | {"alibi_slopes", "attend", "embed", "logits", "rotate"}
-PUBLISHED |= {"mrope.positions", "positions.pose", "positions.randomized", "positions.zigzag"}
+PUBLISHED |= {"mrope.positions", "mrope.timestamps", "hf.scaling", "hf.from_config", "hf.multimodal"}
+PUBLISHED |= {f"vision.{name}" for name in ("merged_grid", "windows", "patch_centers", "augmented", "table_taps")}
+PUBLISHED |= {"vision.lengths", "vision.nearest_rows"}
+PUBLISHED |= {"positions.pose", "positions.randomized", "positions.zigzag"}
 PUBLISHED |= {"stepped_temperature", "log_temperature", "yarn_softmax_scale"}
 
 

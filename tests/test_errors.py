@@ -25,7 +25,7 @@ from flax import nnx
 from jax.experimental import checkify
 
 import posembed_jax as pe
-from posembed_jax import hf, linen, masks, mrope, positions
+from posembed_jax import hf, linen, masks, mrope, positions, vision
 from posembed_jax import nnx as pnnx
 
 PACKAGE = Path(pe.__file__).parent
@@ -86,6 +86,21 @@ MODES = "; it needs to be one of 'error', 'clip', 'checkify'"
 def good(function, **arguments):
     """The function with every argument right; a row replaces one of them."""
     return functools.partial(function, **arguments)
+
+
+CENTERS, DRAWS = vision.patch_centers((1, 3)), jnp.zeros(5)
+TIMES = good(mrope.timestamps, times=jnp.ones((B, T)), seconds=0.5, count=8)
+GRID, WINDOWS = good(vision.merged_grid, shape=(2, 2)), good(vision.windows, shape=(1, 2, 2), size=1)
+AUGMENTED = good(vision.augmented, centers=CENTERS, draws=DRAWS)
+TAPS = good(vision.table_taps, shape=(2, 2), side=3)
+CHANNELS = pe.Axes(axis=(0, 1, 0, 1), index=(0, 1, 0, 1), count=2)
+OF_CHANNELS = pe.RoPE(dim=4, layout="half", axes=CHANNELS).bind({})
+FILE = good(hf.from_config)
+LAYERS = {"full_attention": {"rope_type": "default"}, "sliding_attention": {"rope_type": "default"}}
+
+
+def rotation_of(config):
+    return hf.from_config(config).rotation
 
 
 def of_learned(table):
@@ -170,8 +185,8 @@ ROTATE = good(pe.rotate, x=QUERY, cos=COS, sin=SIN, layout="half")
 PERMUTE = good(pe.permute_layout, array=X, source="half", target="half")
 POSE = good(positions.pose, key=KEY, length=T, max_length=9)
 TYPES, GRIDS = jnp.array([[0, 1, 1, 0], [1, 2, 2, 2]]), jnp.array([[1, 2, 4], [1, 2, 2]])
-MIXED = good(mrope.positions, token_types=TYPES, image_grids=GRIDS, video_grids=jnp.array([[3, 2, 2]]), merge=2)
-TIMED = good(MIXED, tokens_per_second=2)
+TYPED = good(mrope.positions, token_types=TYPES, image_grids=GRIDS, video_grids=jnp.array([[3, 2, 2]]), merge=2)
+TIMED = good(TYPED, tokens_per_second=2)
 IMAGES_OF_ROWS = good(mrope.positions, token_types=jnp.minimum(TYPES, 1), merge=2)
 WINDOW = good(masks.window, query_positions=P, key_positions=Q)
 APPEND = good(CACHE.append, **NEW)
@@ -301,6 +316,159 @@ ROWS = [
     (LLAMA3, "original_length", 0, ValueError, INT),
     (good(pe.Proportional), "fraction", 0.0, ValueError, POSITIVE),
     (good(pe.Proportional, fraction=0.5), "factor", 0.0, ValueError, POSITIVE),
+    # The models of transformers' files.
+    (FILE, "config", 3, TypeError, "; it needs to be a dict or the path of a config.json"),
+    (FILE, "config", {"model_type": "bert"}, ValueError, "model_type is 'bert'; it needs to be one of", ""),
+    (
+        FILE,
+        "config",
+        {"model_type": "cohere2_moe", "rope_scaling": {"type": "linear", "factor": 2.0}},
+        ValueError,
+        "rope_scaling is {'type': 'linear', 'factor': 2.0}, which transformers does not read",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "recurrent_gemma", "rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+        ValueError,
+        "rope_type is 'linear'; this model type needs 'default'",
+        "",
+    ),
+    (good(rotation_of), "config", {"model_type": "gemma3_text"}, ValueError, "it needs one for all", ""),
+    (
+        FILE,
+        "config",
+        {"model_type": "llama", "rope_scaling": {"type": "dynamic", "factor": 2.0, "alpha": 3.0}},
+        ValueError,
+        "'alpha', which this model_type does not read",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "llama", "rope_scaling": {"type": "default"}, "rope_parameters": {"factor": 2.0}},
+        ValueError,
+        "rope_scaling is {'type': 'default'} beside rope_parameters {'factor': 2.0}; it needs",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "gemma3_text", "rope_parameters": {**LAYERS, "factor": 2.0}},
+        ValueError,
+        "it needs to be without ['factor']",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "gemma3_text", "rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+        ValueError,
+        "needs one dict for each of ['full_attention', 'sliding_attention']",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "nemotron", "rope_percent": 0.25},
+        ValueError,
+        "config has ['rope_percent'], which",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "olmo3", "rope_theta": 1e6},
+        ValueError,
+        "rope_theta is 1000000.0, which ... to be",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "llama", "rope_theta": 1e6, "rope_parameters": {"rope_theta": 2e6}},
+        ValueError,
+        "rope_theta is 1000000.0, but the rotary dict says rope_theta 2000000.0; it needs to be said once",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {
+            "model_type": "llama",
+            "max_position_embeddings": 8,
+            "rope_scaling": {"type": "default", "max_position_embeddings": 9},
+        },
+        ValueError,
+        "max_position_embeddings is 8, but the rotary",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {
+            "model_type": "phi3",
+            "original_max_position_embeddings": 8,
+            "rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 9},
+        },
+        ValueError,
+        "original_max_position_embeddings is 8, but the rotary dict says 9; it needs",
+        "",
+    ),
+    (
+        good(hf.to_config),
+        "positions",
+        dataclasses.replace(hf.from_config({"model_type": "llama"}), rotations={"": ROPE}),
+        ValueError,
+        "its rotations need to differ from the model's own in base and scaling alone",
+        "",
+    ),
+    (
+        good(hf.multimodal),
+        "config",
+        {"model_type": "llama"},
+        ValueError,
+        "model_type is 'llama'; it needs to be one",
+        "",
+    ),
+    # Patches and times.
+    (GRID, "shape", (4,), ValueError, "; it needs to be (height, width) or (frames, height, width)"),
+    (GRID, "shape", (0, 2), ValueError, "shape[0] is 0; it needs to be a Python int of at least 1", ""),
+    (GRID, "merge", 0, ValueError, INT),
+    (GRID, "merge", 3, ValueError, "its height and width need to be multiples of merge, 3", ""),
+    (WINDOWS, "shape", (2, 2), ValueError, "; it needs to be (frames, height, width)"),
+    (WINDOWS, "shape", (1, 2, 0), ValueError, "shape[2] is 0; it needs to be a Python int of at least 1", ""),
+    (WINDOWS, "size", 0, ValueError, INT),
+    (AUGMENTED, "centers", DRAWS, AssertionError, "float32 [T, A]"),
+    (AUGMENTED, "centers", jnp.zeros((3, 2), jnp.int32), AssertionError, "float32 [T, A]"),
+    (AUGMENTED, "draws", DRAWS[:4], AssertionError, "float32 [2 A + 1]"),
+    (AUGMENTED, "draws", jnp.zeros(5, jnp.int32), AssertionError, "float32 [2 A + 1]"),
+    (AUGMENTED, "jitter", 0.5, ValueError, "; it needs to be a number of at least 1.0"),
+    (good(vision.nearest_rows, shape=(2, 2)), "side", 0, ValueError, INT),
+    (TAPS, "side", 0, ValueError, INT),
+    (TAPS, "method", "nearest", ValueError, "; it needs to be one of 'bilinear', 'bicubic'"),
+    (TAPS, "padding", "reflect", ValueError, "; it needs to be one of 'border', 'zeros'"),
+    (TAPS, "align_corners", 1, ValueError, FLAG),
+    (good(vision.lengths), "shapes", [(2, 2)], ValueError, "shapes[0] is (2, 2); it needs to be (frames, height,", ""),
+    (TIMES, "times", FLOATS, AssertionError, "float32 [B, T]"),
+    (TIMES, "times", IDS, AssertionError, "float32 [B, T]"),
+    (TIMES, "seconds", 0.0, ValueError, POSITIVE),
+    (TIMES, "count", 0, ValueError, INT),
+    (MIXED, "fractional", 1, ValueError, FLAG),
+    (ROTATE, "tables", "rows", ValueError, "; it needs to be one of 'pairs', 'channels'"),
+    (ROTATE, "blocks", 0, ValueError, INT),
+    (ROTATE, "blocks", 3, ValueError, "the 8 channels that turn need to be so many runs of whole pairs"),
+    (ROTARY, "clockwise", 1, ValueError, FLAG),
+    (ROTARY, "blocks", 0, ValueError, INT),
+    (ROTARY, "blocks", 3, ValueError, "needs to be so many runs of whole pairs"),
+    (
+        good(OF_CHANNELS, x=jnp.ones((T, N, 4)), positions=jnp.ones((T, 2), jnp.int32)),
+        "inverse",
+        True,
+        ValueError,
+        "but axes has an angle for each channel",
+    ),
     # transformers' files.
     (OF_FILE, "parameters", {"rope_type": "ntk-aware"}, ValueError, "its rope_type needs to be one of ['axial', "),
     (OF_FILE, "parameters", {"rope_type": "linear", "type": "yarn"}, ValueError, "not ['linear', 'yarn']"),
@@ -529,21 +697,21 @@ ROWS = [
     (good(positions.inverse_order), "order", FLOATS, TypeError, "an int32 permutation [T]" + NARROW),
     (good(positions.inverse_order), "order", IDS, AssertionError, "an int32 permutation [T]"),
     (good(positions.inverse_order), "order", P + 1, ValueError, "each of 0 ... 2 once: make it with zigzag"),
-    (MIXED, "token_types", FLOATS, TypeError, "int32 token types [T] or [B, T]: 0 = text" + NARROW),
-    (MIXED, "token_types", TYPES[None], AssertionError, "int32 token types [T] or [B, T]: 0 = text"),
-    (MIXED, "merge", 0, ValueError, INT),
-    (MIXED, "time_merge", 1.5, ValueError, INT),
-    (MIXED, "split_frames", 1, ValueError, FLAG),
-    (MIXED, "after", "max", ValueError, "; it needs to be one of 'side', 'largest'"),
-    (MIXED, "segment_ids", FLOATS, TypeError, "of the shape of token_types, which is int32[2, 4]" + NARROW),
-    (MIXED, "segment_ids", IDS, AssertionError, "of the shape of token_types, which is int32[2, 4]"),
-    (MIXED, "image_grids", FLOATS, TypeError, "int32 (time, height, width) [n, 3], or [B, n, 3]" + NARROW),
-    (MIXED, "image_grids", P, AssertionError, "int32 (time, height, width) [n, 3], or [B, n, 3]"),
-    (MIXED, "image_grids", GRIDS[:, 1:], AssertionError, "int32 (time, height, width) [n, 3], or [B, n, 3]"),
-    (MIXED, "video_grids", GRIDS[:1, None], AssertionError, "int32 (time, height, width) [n, 3], or [B, n, 3]"),
-    (MIXED, "image_grids", -GRIDS, ValueError, "image_grids has -4; it needs numbers of at least 0: rows of 0", ""),
+    (TYPED, "token_types", FLOATS, TypeError, "int32 token types [T] or [B, T]: 0 = text" + NARROW),
+    (TYPED, "token_types", TYPES[None], AssertionError, "int32 token types [T] or [B, T]: 0 = text"),
+    (TYPED, "merge", 0, ValueError, INT),
+    (TYPED, "time_merge", 1.5, ValueError, INT),
+    (TYPED, "split_frames", 1, ValueError, FLAG),
+    (TYPED, "after", "max", ValueError, "; it needs to be one of 'side', 'largest'"),
+    (TYPED, "segment_ids", FLOATS, TypeError, "of the shape of token_types, which is int32[2, 4]" + NARROW),
+    (TYPED, "segment_ids", IDS, AssertionError, "of the shape of token_types, which is int32[2, 4]"),
+    (TYPED, "image_grids", FLOATS, TypeError, "int32 (time, height, width) [n, 3], or [B, n, 3]" + NARROW),
+    (TYPED, "image_grids", P, AssertionError, "int32 (time, height, width) [n, 3], or [B, n, 3]"),
+    (TYPED, "image_grids", GRIDS[:, 1:], AssertionError, "int32 (time, height, width) [n, 3], or [B, n, 3]"),
+    (TYPED, "video_grids", GRIDS[:1, None], AssertionError, "int32 (time, height, width) [n, 3], or [B, n, 3]"),
+    (TYPED, "image_grids", -GRIDS, ValueError, "image_grids has -4; it needs numbers of at least 0: rows of 0", ""),
     (
-        MIXED,
+        TYPED,
         "image_grids",
         GRIDS[:1],
         ValueError,
@@ -552,14 +720,14 @@ ROWS = [
         "",
     ),
     (
-        MIXED,
+        TYPED,
         "segment_ids",
         TYPES + 1 - jnp.array([[0, 2, 2, 0], [0, 0, 0, 0]]),
         ValueError,
         "image_grids is of 3 image tokens after merging; it needs to be of 1,",
         "",
     ),
-    (MIXED, "video_grids", None, ValueError, "video_grids is of 0 video tokens after merging; it needs ... of 3", ""),
+    (TYPED, "video_grids", None, ValueError, "video_grids is of 0 video tokens after merging; it needs ... of 3", ""),
     (
         IMAGES_OF_ROWS,
         "image_grids",
@@ -569,7 +737,7 @@ ROWS = [
         "",
     ),
     (
-        MIXED,
+        TYPED,
         "image_grids",
         GRIDS[::-1],
         ValueError,
@@ -578,7 +746,7 @@ ROWS = [
         "",
     ),
     (
-        MIXED,
+        TYPED,
         "segment_ids",
         jnp.array([[1, 2, 3, 3], [1, 1, 1, 1]]),
         ValueError,
@@ -587,7 +755,7 @@ ROWS = [
     ),
     (TIMED, "tokens_per_second", 0, ValueError, POSITIVE),
     (TIMED, "split_frames", True, ValueError, "tokens_per_second is 2; ... be None with split_frames=True", ""),
-    (MIXED, "seconds_per_grid", FLOATS[:1], ValueError, "; it needs tokens_per_second, which the configuration"),
+    (TYPED, "seconds_per_grid", FLOATS[:1], ValueError, "; it needs tokens_per_second, which the configuration"),
     (TIMED, "seconds_per_grid", P[:1], AssertionError, "floating [1], one number for each of video_grids"),
     (TIMED, "seconds_per_grid", FLOATS, AssertionError, "floating [1], one number for each of video_grids"),
     (TIMED, "seconds_per_grid", -FLOATS[:1], ValueError, "a number that is negative or not finite; ... correct the"),
@@ -963,6 +1131,8 @@ GOOD = {
             "segment_ids": jnp.ones_like(TYPES),
         },
     ),
+    "mrope.timestamps": (functools.partial(mrope.timestamps, seconds=0.5, count=8), {"times": jnp.ones((B, T))}),
+    "vision.augmented": (functools.partial(vision.augmented, shift=0.5), {"centers": CENTERS, "draws": DRAWS}),
     "masks.causal": (masks.causal, {"query_positions": P, "key_positions": Q}),
     "masks.window": (functools.partial(masks.window, size=1), {"query_positions": P, "key_positions": Q}),
     "masks.segment": (masks.segment, {"query_segment_ids": P, "key_segment_ids": Q}),
@@ -973,7 +1143,13 @@ GOOD = {
 
 def test_every_function_of_arrays_has_a_good_call():
     takes = set()
-    for module, prefix in ((pe, ""), (positions, "positions."), (mrope, "mrope."), (masks, "masks.")):
+    for module, prefix in (
+        (pe, ""),
+        (positions, "positions."),
+        (mrope, "mrope."),
+        (vision, "vision."),
+        (masks, "masks."),
+    ):
         for name, public in vars(module).items():
             annotations = getattr(public, "__annotations__", {}) if callable(public) else {}
             arguments = [kind for argument, kind in annotations.items() if argument != "return"]

@@ -1,5 +1,9 @@
 """transformers' `rope_parameters` and scalings: there and back, strict, and nothing ignored."""
 
+import dataclasses
+import json
+from pathlib import Path
+
 import pytest
 from schemes import LENGTH_SCALINGS, SCALINGS
 
@@ -79,3 +83,120 @@ def test_forms_of_published_files(parameters, expected):
         assert found.attention_factor == pytest.approx(expected.attention_factor, rel=1e-12)
     else:
         assert found == expected
+
+
+# Models
+
+KNOWN = json.loads((Path(hf.__file__).parent / "rotary_types.json").read_text())
+# transformers' own classes fail on these: the sections of the default do not fit the width of its heads
+BROKEN = {"glm4v_text", "glm4v_moe_text", "glm_image_text"}
+BROKEN |= {name for name, facts in KNOWN["composites"].items() if BROKEN & set(facts["sub_configs"].values())}
+
+
+def resolved(model_type):
+    try:
+        return hf.from_config({"model_type": model_type})
+    except ValueError:
+        return None
+
+
+def test_all_but_broken_types_resolve():
+    leaves = {name for name in KNOWN["types"] if resolved(name) is None}
+    assert leaves == BROKEN & set(KNOWN["types"])
+    assert len(leaves) <= 0.02 * len(KNOWN["types"])
+
+
+@pytest.mark.parametrize("model_type", sorted(set(KNOWN["types"]) - BROKEN))
+def test_a_model_is_itself_after_a_file(model_type):
+    found = resolved(model_type)
+    assert hf.from_config(json.loads(json.dumps(hf.to_config(found)))) == found
+
+
+def test_a_changed_scaling_is_written():
+    found = hf.from_config({"model_type": "llama"})
+    rope = dataclasses.replace(found.rotation, base=5e5, scaling=pe.Linear(factor=4.0))
+    changed = dataclasses.replace(found, rotations={"": rope})
+    assert hf.from_config(hf.to_config(changed)) == changed
+
+
+def test_a_file_and_its_folder(tmp_path):
+    config = {"model_type": "qwen2", "rope_theta": 1e6}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert hf.from_config(tmp_path) == hf.from_config(str(tmp_path / "config.json")) == hf.from_config(config)
+
+
+CONFIGS = {
+    "yarn": {
+        "rope_type": "yarn",
+        "rope_theta": 1e4,
+        "factor": 4.0,
+        "original_max_position_embeddings": 4096,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": True,
+        "mscale": 1.0,
+        "mscale_all_dim": 0.5,
+        "attention_factor": 1.1,
+    },
+    "llama3": {
+        "rope_type": "llama3",
+        "rope_theta": 5e5,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+    "longrope": {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 64,
+        "long_factor": [2.0] * 64,
+        "original_max_position_embeddings": 512,
+        "factor": 4.0,
+    },
+    "linear": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0, "type": "linear"},
+    "dynamic": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
+}
+UNREAD = {("yarn", "mscale"), ("yarn", "mscale_all_dim")}  # attention_factor goes before them
+
+
+@pytest.mark.parametrize("kind, key", [(kind, key) for kind, found in CONFIGS.items() for key in found])
+def test_no_key_of_a_file_is_ignored(kind, key):
+    """Every key, changed, is another rotation or refused; so is one that it does not know."""
+    parameters = dict(CONFIGS[kind])
+    if (kind, key) in UNREAD:
+        del parameters["attention_factor"]
+    config = {"model_type": "llama", "max_position_embeddings": 16384, "rope_parameters": parameters}
+    before, value = hf.from_config(config).rotation, parameters[key]
+    if isinstance(value, bool):
+        other = not value
+    elif isinstance(value, list):
+        other = [x * 1.5 for x in value]
+    else:
+        other = value + "x" if isinstance(value, str) else type(value)(value * 1.5)
+    parameters[key] = other
+    try:
+        after = hf.from_config(config).rotation
+    except ValueError:
+        pass
+    else:
+        length = {"length": 20000} if kind in ("longrope", "dynamic") else {}
+        one, two = (dataclasses.replace(rope, **length) for rope in (before, after))
+        same = one.frequencies() == two.frequencies() and one.amplitude() == two.amplitude()
+        assert not same or key == "short_factor"  # which a longer sequence does not use
+    with pytest.raises(ValueError, match=f"{key}_"):
+        hf.from_config(config | {"rope_parameters": CONFIGS[kind] | {f"{key}_": value}})
+
+
+@pytest.mark.parametrize(
+    "config, wrong",
+    [
+        ({"model_type": "olmo3", "rope_theta": 1e6}, "sliding_attention"),
+        ({"model_type": "nemotron", "rope_percent": 0.25}, "rope_percent"),
+        ({"model_type": "minimax", "rope_percent": 64}, "rope_percent"),
+    ],
+)
+def test_upstream_bugs_are_followed_by_name_only(config, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        hf.from_config(config)
+    hf.from_config(config, follow_upstream_bugs=True)

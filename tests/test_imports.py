@@ -15,7 +15,18 @@ PACKAGE = Path(posembed_jax.__file__).parent
 
 CORE = {"chex", "jax", "numpy"}
 FLAX = CORE | {"flax"}
-ALL_BUT_FACES = {"attention", "checks", "lookup", "masks", "mrope", "positions", "scheme", "schemes", "tokens"}
+ALL_BUT_FACES = {
+    "attention",
+    "checks",
+    "lookup",
+    "masks",
+    "mrope",
+    "positions",
+    "scheme",
+    "schemes",
+    "tokens",
+    "vision",
+}
 
 # file or folder of the package -> (what it may import of the package, what of others)
 ARROWS = {
@@ -24,6 +35,7 @@ ARROWS = {
     "lookup": ({"checks"}, CORE),
     "positions": ({"checks"}, CORE),
     "mrope": ({"checks"}, CORE),
+    "vision": ({"checks"}, CORE),
     "masks": ({"checks", "scheme"}, CORE),
     "tokens": ({"checks", "lookup"}, CORE),
     "schemes": ({"checks", "scheme", "lookup", "schemes"}, CORE),

@@ -106,6 +106,12 @@ FUNCTIONS = {  # name -> (function, *shapes of its arguments)
     "positions.pose": (lambda seed: pe.positions.pose(jax.random.key(seed), T, S, chunks=3), SEED),
     "positions.zigzag": (lambda: pe.positions.zigzag(T, 4),),
     "positions.inverse_order": (pe.positions.inverse_order, ints(T)),
+    "mrope.timestamps": (lambda times: pe.mrope.timestamps(times, seconds=0.5, count=8), floats(B, T)),
+    "vision.augmented": (
+        lambda centers, draws: pe.vision.augmented(centers, draws, shift=0.5, rescale=2.0),
+        floats(T, 2),
+        floats(5),
+    ),
     "mrope.positions": (
         lambda types, images, videos, seconds, ids: pe.mrope.positions(
             types,
@@ -241,7 +247,7 @@ def test_every_public_function_is_in_the_table():
     def public(module):
         return {name for name, x in vars(module).items() if inspect.isfunction(x) and x.__module__ == module.__name__}
 
-    modules = {"positions": pe.positions, "mrope": pe.mrope, "masks": pe.masks}
+    modules = {"positions": pe.positions, "mrope": pe.mrope, "vision": pe.vision, "masks": pe.masks}
     needed = {f"{prefix}.{name}" for prefix, module in modules.items() for name in public(module) if name[0] != "_"}
     contracts = {
         "Additive",
@@ -256,6 +262,8 @@ def test_every_public_function_is_in_the_table():
     }
     needed |= {name for name, x in vars(pe).items() if callable(x) and not name.startswith("_")} - contracts
     needed -= {"alibi_slopes", "longrope_factor", "yarn_mscale", "yarn_softmax_scale"}  # numbers, on the host
+    needed -= {f"vision.{name}" for name in ("merged_grid", "windows", "patch_centers", "nearest_rows", "lengths")}
+    needed -= {"vision.table_taps"}  # on the host, from static sizes
     needed -= {"Linear", "NTK", "YaRN", "Llama3", "Proportional"}  # frequencies, on the host: RoPE lowers the same
     assert needed <= {name.partition(",")[0] for name in FUNCTIONS}
 

@@ -10,12 +10,14 @@ from importlib import resources
 from typing import Any
 
 from posembed_jax.hf.entries import entries
-from posembed_jax.hf.rope_parameters import only_read
+from posembed_jax.hf.rope_parameters import only_read, rope_parameters
 from posembed_jax.hf.rotations import rotation, without_dict, without_parameters
+from posembed_jax.hf.scales import query_scale, softmax_scale
+from posembed_jax.schemes.mixed import RoPEMixed
 from posembed_jax.schemes.rotary import RoPE
-from posembed_jax.schemes.scaling import YaRN, yarn_mscale
 
 Values = Mapping[str, Any]
+Rotations = dict[str, RoPE | RoPEMixed | None]
 ROTARY = "rotary_types.json"
 SIZES = ("hidden_size", "num_attention_heads", "num_hidden_layers")
 WIDTHS = ("num_attention_heads", "num_heads", "head_dim", "memory_attention_hidden_size")  # of a model that attends
@@ -33,27 +35,35 @@ class Positions:
         query_scale: settings by which queries grow with their position (Llama 4, Ministral 3), or None.
         position_ids: how positions are made: "tokens", "multimodal", "grid", "grid_from_1", "centers" or "times".
         towers: the parts of a composite by their names in the file, such as "text_config".
-        config: the values that all this was read from.
+        config: the values that all this was read from, with the rotary dict complete; not compared.
+
+    The softmax scale is of `q @ k` with q and k `[..., T, N, D]` as they were rotated.
+
+    >>> from posembed_jax import hf
+    >>> found = hf.from_config({"model_type": "gemma3_text", "num_hidden_layers": 6})
+    >>> found.layers[4:], found.rotations["sliding_attention"].base
+    (('sliding_attention', 'full_attention'), 10000.0)
     """
 
     model_type: str
-    rotations: dict[str, RoPE | None] = dataclasses.field(default_factory=dict)
+    rotations: Rotations = dataclasses.field(default_factory=dict)
     layers: tuple[str | None, ...] = ()
     softmax_scale: float | None = None
     query_scale: dict[str, float] | None = None
     position_ids: str = "tokens"
     towers: dict[str, Positions] = dataclasses.field(default_factory=dict)
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    config: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
-    def rotation(self) -> RoPE:
+    def rotation(self) -> RoPE | RoPEMixed:
         """The rotation of every layer; refused where there is none, or more than one."""
-        if len(self.rotations) != 1 or None in self.rotations.values():
+        found = [rotation for rotation in self.rotations.values() if rotation is not None]
+        if len(self.rotations) != 1 or not found:
             raise ValueError(
                 f"rotations is {self.rotations} and towers is {sorted(self.towers)}; it needs one for all: "
                 "take it from rotations[layer type], or from a tower."
             )
-        return next(iter(self.rotations.values()))
+        return found[0]
 
 
 def facts() -> dict[str, Any]:
@@ -88,7 +98,7 @@ def from_config(config: Values | str | os.PathLike[str], *, follow_upstream_bugs
 
 
 def _positions(config: Values, known: Values, follow: bool) -> Positions:
-    name = config.get("model_type")
+    name = str(config.get("model_type"))
     found = known["types"].get(name) or known["composites"].get(name)
     if found is None:
         raise ValueError(
@@ -130,12 +140,15 @@ def _leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
             layer: None if entry is None else _rotation(layer, entry, known, given, values, layer_types, follow)
             for layer, entry in dicts.items()
         }
+        elsewhere = {"rope_scaling", "rope_theta", "partial_rotary_factor", *known["reads"]}
+        values = {key: value for key, value in values.items() if key not in elsewhere}
+        values["rope_parameters"] = dicts.get("", dicts)
     return Positions(
         model_type=name,
         rotations=rotations,
         layers=_layers(rotations, layer_types, values),
-        softmax_scale=_softmax_scale(known, values, rotations),
-        query_scale=_query_scale(given, known, rotations),
+        softmax_scale=softmax_scale(known, values, rotations),
+        query_scale=query_scale(given, known),
         position_ids=POSITION_IDS.get(known["modeling"]["forward"] or "", "tokens"),
         config=dict(values),
     )
@@ -189,7 +202,7 @@ def _rotation(
 ) -> RoPE:
     entry = dict(entry)
     init = known["modeling"]["init"] or ""
-    entry.pop("llama_4_scaling_beta", None)  # of the queries: see _query_scale
+    entry.pop("llama_4_scaling_beta", None)  # of the queries: see query_scale
     if "alpha" in entry and "ntk_alpha" not in init:
         if not follow:
             raise ValueError(
@@ -222,68 +235,50 @@ def _head_dim(layer: str, known: Values, given: Values, values: Values, layers: 
     return values.get("head_dim")
 
 
-def _layers(rotations: dict[str, RoPE | None], layer_types: tuple[str, ...], values: Values) -> tuple[str | None, ...]:
+def _layers(rotations: Rotations, layer_types: tuple[str, ...], values: Values) -> tuple[str | None, ...]:
     """The key of rotations for each layer. `no_rope_layers` says 1 where a layer rotates."""
     count = values.get("num_hidden_layers") or 0
-    kinds = layer_types if set(layer_types) & set(rotations) else ("",) * count
+    kinds: tuple[str | None, ...] = layer_types if set(layer_types) & set(rotations) else ("",) * count
     rotates = values.get("no_rope_layers")
     if rotates is None and "no_rope_layers_runs" in values:
         interval = values.get("no_rope_layer_interval") or 4
         rotates = [int((i + 1) % interval != 0) for i in range(len(kinds))]
     if rotates:
         kinds = tuple(kind if on else None for kind, on in zip(kinds, rotates, strict=False))
-    return tuple(kind if kind in rotations and rotations[kind] is not None else None for kind in kinds)
-
-
-def _softmax_scale(known: Values, values: Values, rotations: dict[str, RoPE | None]) -> float | None:
-    rule = (known["softmax_scale"] or [None])[0]
-    width = values.get("head_dim")
-    if width is None and values.get("hidden_size") and values.get("num_attention_heads"):
-        width = values["hidden_size"] // values["num_attention_heads"]
-    if rule == "head_dim" and width:
-        return width**-0.5
-    if rule == "one":
-        return 1.0
-    if rule == "attention_multiplier":
-        return values.get(rule)
-    if rule == "query_pre_attn_scalar" and values.get(rule):
-        return values[rule] ** -0.5
-    if rule in ("qk_head_dim", "qk_head_dim_yarn"):
-        if "qk_nope_head_dim" not in values or "qk_rope_head_dim" not in values:
-            return None
-        scale = (values["qk_nope_head_dim"] + values["qk_rope_head_dim"]) ** -0.5
-        scaling = rotations[""].scaling if rotations.get("") else None
-        if rule == "qk_head_dim_yarn" and isinstance(scaling, YaRN) and scaling.mscale_all_dim:
-            scale *= yarn_mscale(scaling.factor, scaling.mscale_all_dim) ** 2
-        return scale
-    return None
-
-
-def _query_scale(given: Values, known: Values, rotations: dict[str, RoPE | None]) -> dict[str, float] | None:
-    """Llama 4's attn_scale and floor_scale, on its layers without rotation; Mistral's llama_4_scaling_beta, on all."""
-    if "attn_temperature_tuning" in given:
-        if not given["attn_temperature_tuning"]:
-            return None
-        return {key: given[key] for key in ("attn_scale", "floor_scale") if key in given}
-    parameters = (
-        given.get("rope_parameters") or given.get("rope_scaling") or known["config"].get("rope_parameters") or {}
-    )
-    beta = parameters.get("llama_4_scaling_beta")
-    return None if beta is None else {"llama_4_scaling_beta": beta}
+    return tuple(None if kind is None or rotations.get(kind) is None else kind for kind in kinds)
 
 
 def to_config(positions: Positions) -> dict[str, Any]:
     """The configuration of these positions: `from_config` of it is the same again.
 
+    A rotation may have been given another base or scaling since; what else it is, its model_type says.
+
     Raises:
-        ValueError: a scheme that transformers has no words for.
+        ValueError: rotations that transformers has no words for.
 
     >>> from posembed_jax import hf
     >>> found = hf.from_config({"model_type": "llama", "rope_theta": 500000.0})
-    >>> hf.to_config(found)["rope_parameters"]
-    {'rope_type': 'default', 'rope_theta': 500000.0}
+    >>> sorted(hf.to_config(found)["rope_parameters"].items())
+    [('rope_theta', 500000.0), ('rope_type', 'default')]
     """
     written = {key: value for key, value in positions.config.items() if not key.endswith("_runs")}
     written |= {key: to_config(tower) for key, tower in positions.towers.items()}
     written["model_type"] = positions.model_type
+    if positions.rotations and _positions(written, facts(), False).rotations != positions.rotations:
+        written["rope_parameters"] = _changed(written.get("rope_parameters") or {}, positions.rotations)
+        if _positions(written, facts(), False).rotations != positions.rotations:
+            raise ValueError(
+                f"positions is {positions}; its rotations need to differ from the model's own in base "
+                "and scaling alone."
+            )
     return written
+
+
+def _changed(parameters: Values, rotations: Rotations) -> dict[str, Any]:
+    """The rotary dicts with the base and the scaling of the rotations."""
+    found: dict[str, Any] = {}
+    for layer, rope in rotations.items():
+        before = parameters if layer == "" else parameters.get(layer) or {}
+        kept = {key: before[key] for key in ("mrope_section", "partial_rotary_factor") if key in before}
+        found[layer] = kept | rope_parameters(rope.scaling, base=rope.base) if isinstance(rope, RoPE) else None
+    return found.get("", found)

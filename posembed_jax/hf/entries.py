@@ -104,15 +104,16 @@ def _spread(raw: Values, name: str, facts: Values, follow: bool) -> Entries:
         )
     found: Entries = {}
     for layer, own in nested.items():
-        found[layer] = {"rope_type": "default"}
+        entry: dict[str, Any] = {"rope_type": "default"}
         if (own or {}).get("partial_rotary_factor") is not None:
-            found[layer]["partial_rotary_factor"] = own["partial_rotary_factor"]
+            entry["partial_rotary_factor"] = own["partial_rotary_factor"]
         if layer in targets:
-            found[layer] |= raw
+            entry |= dict(raw)
             if layer == "compress" and raw.get("rope_type", raw.get("type")) == "yarn":  # so DeepSeek-V4's class
-                found[layer].setdefault("attention_factor", 1.0)
+                entry.setdefault("attention_factor", 1.0)
             if not follow:  # transformers keeps "default" beside an older file's "type"
-                found[layer]["rope_type"] = raw.get("rope_type") or raw.get("type") or "default"
+                entry["rope_type"] = raw.get("rope_type") or raw.get("type") or "default"
+        found[layer] = entry
     return found
 
 

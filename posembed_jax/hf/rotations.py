@@ -194,17 +194,13 @@ def without_parameters(facts: Facts, config: Values) -> RoPE | RoPEMixed | None:
         return RoPE(dim=grid.dim, layout="interleaved", base=base, axes=grid.axes)
     if kind == "default_only_stored":
         return RoPE(dim=width, layout="half", base=base)
-    if kind == "axis_blocks_vjepa2":
-        count = width // 3 // 2  # each block's tables are tiled over its channels, whose neighbours are pairs
-        blocks = Axes(
-            axis=tuple(a for a in range(3) for _ in range(2 * count)), index=tuple(range(count)) * 6, count=count
-        )
-        return RoPE(dim=6 * count, layout="interleaved", axes=blocks)
     if kind == "lightglue":
         return RoPEMixed(dim=width, layout="interleaved", fractional=True)
-    if kind == "scaled":  # the class of another tower of its file: this one has no positions
+    if kind != "axis_blocks_vjepa2":  # the class of another tower of its file: this one has no positions
         return None
-    raise ValueError(f"model_type has the rotation {kind!r}, which needs learned arrays: make it with its own class.")
+    count = width // 3 // 2  # each block's tables are tiled over its channels, whose neighbours are pairs
+    blocks = Axes(axis=tuple(a for a in range(3) for _ in range(2 * count)), index=tuple(range(count)) * 6, count=count)
+    return RoPE(dim=6 * count, layout="interleaved", axes=blocks)
 
 
 def _chosen(config: Values) -> str | None:

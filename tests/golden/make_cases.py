@@ -3,7 +3,8 @@
     python tests/golden/make_cases.py DIR [model types]
     python -m pytest tests/golden --cases DIR
 
-Needs transformers 5.23 and torch. Each type runs with its default configuration and with the `VARIANTS` that it accepts.
+Needs transformers 5.23 and torch. Each type runs with its default configuration and with those of `VARIANTS` that it
+accepts.
 """
 
 import argparse

@@ -211,7 +211,7 @@ def check_turned(rope, x, turned, at, *, prefix=False):
 
 
 def same(rope, ours, turned, tolerance):
-    """DeepSeek leaves neighbours a half apart: our result with its channels in another order, which attention ignores."""
+    """DeepSeek leaves neighbours a half apart: our result, its channels in another order, which attention ignores."""
     forms = [ours]
     if rope.layout == "interleaved":
         forms.append(pe.permute_layout(ours, source="interleaved", target="half", dim=rope.dim, rotated=rope.rotated))
