@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import importlib
+import importlib.util
 import io
 import pkgutil
 import re
@@ -97,3 +98,11 @@ def test_ci_runs_the_readmes_test_command():
     assert tests, "README.md has no pytest command"
     for command in tests:
         assert command in (ROOT / ".ci/run").read_text()
+
+
+def test_the_page_of_rotary_models_is_what_its_script_writes():
+    path = ROOT / "docs" / "make_rotary_models.py"
+    spec = importlib.util.spec_from_file_location("make_rotary_models", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert path.with_name("rotary_models.md").read_text() == script.page()
