@@ -7,10 +7,11 @@ The models that use M-RoPE number their tokens by one rule, and differ in its se
 - Qwen3-VL, Qwen3.5, GLM-4V, GLM-4.6V, GLM-OCR, Cohere Compass, Cosmos 3: `split_frames=True`.
 - ERNIE 4.5 VL: `time_merge=2`.
 - Qwen2.5-Omni without the sound of its videos: `after="largest"`, and `tokens_per_second` its position_id_per_seconds.
+  It multiplies by seconds first, which is the same where the products are exact, and has padding at 1.
 
-Not so numbered: HunyuanVL (text counts every token of an image), MiniCPM-V 4.7 (slices on one canvas), GLM-Image (padding
-at 1, and positions of the image that it is to draw), the Omni models where sound stands within a video, and Qwen3-Omni
-where times are fractions.
+Not so numbered: HunyuanVL (text counts every token of an image), MiniCPM-V 4.7 (slices on one canvas), GLM-Image
+(padding at 1, and positions of the image that it is to draw), the Omni models where sound stands within a video, and
+Qwen3-Omni where times are fractions.
 
 `merge` is the spatial_merge_size of the configuration.
 """
