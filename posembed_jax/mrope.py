@@ -7,8 +7,13 @@ The models that use M-RoPE number their tokens by one rule, and differ in its se
 - Qwen3-VL, Qwen3.5, GLM-4V, GLM-4.6V, GLM-OCR, Cohere Compass, Cosmos 3: `split_frames=True`.
 - ERNIE 4.5 VL: `time_merge=2`.
 - Qwen2.5-Omni without the sound of its videos: `after="largest"`, and `tokens_per_second` its position_id_per_seconds.
+  It multiplies by seconds first, which is the same where the products are exact, and has padding at 1.
 
-Each with the number of patches along a side that one token stands for, `merge`, the configuration's spatial_merge_size.
+Not so numbered: HunyuanVL (text counts every token of an image), MiniCPM-V 4.7 (slices on one canvas), GLM-Image
+(padding at 1, and positions of the image that it is to draw), the Omni models where sound stands within a video, and
+Qwen3-Omni where times are fractions.
+
+`merge` is the spatial_merge_size of the configuration.
 """
 
 from __future__ import annotations
@@ -215,8 +220,7 @@ def _positions(
     token_types: jax.Array, segment_ids: jax.Array | None, images: _Grids, videos: _Grids, after: str
 ) -> tuple[jax.Array, jax.Array]:
     real = jnp.ones(token_types.shape, bool) if segment_ids is None else segment_ids != 0
-    step = real.astype(jnp.int32)
-    extent = jnp.ones_like(step)
+    step = extent = jnp.ones_like(token_types)
     at = jnp.zeros((*step.shape, 3), jnp.int32)
     for kind, grids in ((IMAGE, images), (VIDEO, videos)):
         if grids.sizes.shape[-2]:

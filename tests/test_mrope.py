@@ -50,7 +50,7 @@ def random_parts(rng, rule, images=2, videos=2, text=12):
 
 
 def row_of(parts, rule, length=None, left=0):
-    """types `[T]`, the arrays of a row; padded to `length`, of which `left` on the left."""
+    """The arrays of a row, padded to `length`, of which `left` on the left; what stands in padding is not text."""
     types = []
     for part in parts:
         video, (t, h, w), _ = part or (False, (1, rule["merge"], rule["merge"]), 1.0)
@@ -58,7 +58,7 @@ def row_of(parts, rule, length=None, left=0):
         types += [0 if part is None else 1 + video] * tokens
     length = left + len(types) if length is None else length
     where = slice(left, left + len(types))
-    row = {"token_types": np.zeros(length, np.int32), "segment_ids": np.zeros(length, np.int32)}
+    row = {"token_types": np.full(length, 2, np.int32), "segment_ids": np.zeros(length, np.int32)}
     row["token_types"][where], row["segment_ids"][where] = types, 1
     for name, video in zip(KINDS, (False, True), strict=True):
         row[name] = np.array([p[1] for p in parts if p and p[0] == video], np.int32).reshape(-1, 3)
