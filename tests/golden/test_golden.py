@@ -305,6 +305,9 @@ OF_MODEL = {
     ("bias_t5", "prophetnet"): check_prophetnet_buckets,
     ("bias_alibi", "bloom"): check_bloom,
     ("bias_alibi", "mpt"): check_mpt,
+    ("abs_learned", "canine"): None,  # hashed characters
+    ("bias_t5", "layoutlmv2"): None,  # two axes of boxes
+    ("bias_t5", "wavlm"): None,  # gated by the content
     ("abs_learned", "opt"): check_opt,
     ("abs_learned", "prophetnet"): check_prophetnet_learned,
     ("abs_learned", "bert"): check_bert,
