@@ -181,7 +181,9 @@ def _fractional_cos_sin_jvp(primals, tangents):
 
 def _signed_high_word(a: jax.Array, b: jax.Array) -> jax.Array:
     """`floor(a * b / 2^32)` for int32 a and uint32 b, at most 2 low: the product of the low halves is dropped."""
-    a_high, a_low = a >> 16, lax.bitcast_convert_type(a & 0xFFFF, jnp.uint32)
+    # Not `a & 0xFFFF`: of constants taken by index, XLA on CPU (jax 0.10.2 and 0.12.0.1) folds that to other numbers.
+    a_high = a >> 16
+    a_low = lax.bitcast_convert_type(a - (a_high << 16), jnp.uint32)
     b_high, b_low = b >> 16, _signed(b & 0xFFFF)
     return a_high * _signed(b_high) + ((a_high * b_low) >> 16) + _signed((a_low * b_high) >> 16)
 
