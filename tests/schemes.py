@@ -42,6 +42,11 @@ class Row:
         return {pe.Additive: "additive", pe.Rotation: "rotation"}.get(self.contract, "bias")
 
     @property
+    def axes(self) -> int | None:
+        """How many numbers a position is."""
+        return getattr(self.scheme, "position_axes", None)
+
+    @property
     def heads(self) -> int:
         return getattr(self.scheme, "heads", N)
 
@@ -112,6 +117,8 @@ TABLE = [
         **{
             name: pe.RoPE(dim=D, layout="half", scaling=scaling, length=30) for name, scaling in LENGTH_SCALINGS.items()
         },
+        rope_grid=pe.RoPE(dim=D, layout="half", axes=pe.Axes.blocks(axes=2, count=D // 4), blocks=2),
+        rope_sections=pe.RoPE(dim=D, layout="interleaved", axes=pe.Axes.sections((2, 1, 1)), clockwise=True),
         xpos=(pe.XPos(rope=pe.RoPE(dim=D, layout="interleaved"), centre=0), XPOS),
         xpos_partial=(
             pe.XPos(rope=pe.RoPE(dim=6, layout="half", rotated="last"), centre=500, scale_base=600.0, gamma=1.0),
@@ -129,6 +136,7 @@ TABLE = [
             pe.RoPEMixed(dim=D, layout="interleaved", axes=1, key_value_heads=K),
             _learns(frequencies=(K, 1, D // 2)),
         ),
+        rope_mixed_axes=(pe.RoPEMixed(dim=D, layout="half"), _learns(frequencies=(1, 2, D // 2))),
         rope_mixed_shared=(pe.RoPEMixed(dim=6, layout="half", axes=1), _learns(frequencies=(1, 1, 3))),
     ),
     *_rows(
@@ -164,10 +172,18 @@ def random_params(scheme: pe.Scheme, seed: int = 0, dtype: Any = jnp.float32) ->
     return {name: values(*shape, seed=seed, dtype=dtype) for name, shape in shapes.items()}
 
 
+def spread(scheme: pe.Scheme, positions: Any) -> Any:
+    """The positions, in as many numbers as the scheme takes: for every other axis tokens go backwards."""
+    axes = getattr(scheme, "position_axes", None)
+    if axes is None or positions is None:
+        return positions
+    return jnp.stack([positions if axis % 2 == 0 else ~positions for axis in range(axes)], axis=-1)
+
+
 def arguments(scheme: pe.Scheme, positions: jax.Array, key_positions: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
     """What the contract calls with: positions `[T]`, `[S]` and x `[T, N, D]`, or all three with a leading B."""
     if isinstance(scheme, pe.Rotation):
-        return x, positions
+        return x, spread(scheme, positions)
     if isinstance(scheme, pe.ContentBias):
         return x, x[..., : key_positions.shape[-1], :, :], positions, key_positions
     return (positions, key_positions) if isinstance(scheme, pe.Bias) else (positions,)
@@ -227,7 +243,8 @@ def plain_layer(row: Row, params: Any, x: Any, positions: Any, *, segment_ids: A
     x = x + bound(positions) if row.place == "additive" else x
     query, key, value = (jnp.einsum("btf,fnd->btnd", x, params[name]["kernel"]) for name in ("query", "key", "value"))
     if row.place == "rotation":
-        query, key = bound(query, positions), bound.for_keys()(key, positions)
+        at = spread(row.scheme, positions)
+        query, key = bound(query, at), bound.for_keys()(key, at)
     key_positions, key_segment_ids = positions, segment_ids
     if cache is not None:
         cache = cache.append(key, value, positions, segment_ids)
@@ -251,6 +268,8 @@ def linen_layer(row: Row, params: Any, x: Any, positions: Any, **keywords: Any) 
     if row.place == "additive":
         positions = next_positions(x, **keywords) if positions is None else positions
         x = x + linen.Scheme(row.scheme).apply({"params": params.get("additive", {})}, positions)
+    if row.axes is not None:
+        positions = spread(row.scheme, next_positions(x, **keywords) if positions is None else positions)
     module = linen.Attention(heads=row.heads, head_dim=D, key_value_heads=K, **row.in_attention)
     in_module = {name: value for name, value in params.items() if name != "additive"}
     return module.apply({"params": in_module}, x, positions, **keywords)
@@ -260,6 +279,8 @@ def nnx_layer(row: Row, params: Any, x: Any, positions: Any, **keywords: Any) ->
     if row.place == "additive":
         positions = next_positions(x, **keywords) if positions is None else positions
         x = x + loaded(params.get("additive", {}), pnnx.Scheme, row.scheme)(positions)
+    if row.axes is not None:
+        positions = spread(row.scheme, next_positions(x, **keywords) if positions is None else positions)
     in_module = {name: value for name, value in params.items() if name != "additive"}
     settings = {"heads": row.heads, "head_dim": D, "key_value_heads": K, **row.in_attention}
     return loaded(in_module, pnnx.Attention, row.features, **settings)(x, positions, **keywords)

@@ -37,9 +37,12 @@ def self_attention(
 ) -> tuple[jax.Array, KVCache | None]:
     """Rotates query and key, appends to the cache when there is one, and attends."""
     batch, length = query.shape[:2]
-    if cache is None and token_positions is None:
+    axes = getattr(getattr(rotation, "scheme", None), "position_axes", None)
+    if token_positions is None and (cache is None or axes is not None):
+        without = "without a cache" if axes is None else f"with the {axes} axes of rotation"
+        last = "" if axes is None else f", {axes}"
         raise ValueError(
-            f"positions is None; without a cache it needs to be int32 [{length}] or [{batch}, {length}]: pass "
+            f"positions is None; {without} it needs to be int32 [{length}{last}] or [{batch}, {length}{last}]: pass "
             "posembed_jax.positions.arange(T), or from_segment_ids or from_mask for packed or padded rows."
         )
     if segment_ids is not None:
@@ -49,11 +52,16 @@ def self_attention(
     if cache is not None:
         segment_ids = jnp.ones((batch, length), jnp.int32) if segment_ids is None else segment_ids
         token_positions = cache.next_positions(segment_ids) if token_positions is None else token_positions
-    token_positions = checks.positions("positions", token_positions)
-    needs = f"int32 [{length}] or [{batch}, {length}]"
-    checks.shape("positions", token_positions, (batch, length)[-token_positions.ndim :], needs)
+    fractional = axes is not None and rotation is not None and rotation.scheme.fractional
+    token_positions = checks.positions("positions", token_positions, fractional=fractional, axes=axes)
+    last = () if axes is None else (axes,)
+    needs = f"int32 {[length, *last]} or {[batch, length, *last]}"
+    checks.shape("positions", token_positions, (batch, length, *last)[-token_positions.ndim :], needs)
     if rotation is not None:
         query, key = rotation(query, token_positions), rotation.for_keys()(key, token_positions)
+    if axes is not None:  # no order of their own: masks and biases go by the order of the tokens
+        in_order = positions.arange(length)
+        token_positions = in_order if cache is None else cache.next_positions(segment_ids)
     key_positions, key_segment_ids = token_positions, segment_ids
     if cache is not None and segment_ids is not None:
         everyone = jnp.broadcast_to(token_positions, (batch, length))
