@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from posembed_jax import checks, scheme, tokens
+from posembed_jax import checks, contracts, scheme, tokens
 from posembed_jax.attention import block
 from posembed_jax.attention.cache import KVCache
 
@@ -50,9 +50,9 @@ class Scheme(nn.Module):
             for name, init in self.scheme.inits().items()
         }
 
-    def bound(self) -> Any:
-        """The bound scheme, a pytree callable, as `attend` takes it."""
-        return self.scheme.bind(self.arrays)
+    def bound(self, *, length: int | jax.Array | None = None) -> Any:
+        """The bound scheme, a pytree callable, as `attend` takes it. length: of a rotation that depends on it."""
+        return block.bind(self.scheme, self.arrays, length)
 
     def __call__(self, *args: jax.Array) -> jax.Array:
         return self.bound()(*args)
@@ -113,12 +113,17 @@ class TokenEmbed(nn.Module):
         return tokens.logits(self.table, x, dtype=self.logits_dtype, scale=self.logits_scale, out_sharding=out_sharding)
 
 
-def _bound(module: scheme.Scheme | Scheme | None, name: str, param_dtype: Any = jnp.float32) -> Any:
+def _bound(
+    module: scheme.Scheme | Scheme | None,
+    name: str,
+    param_dtype: Any = jnp.float32,
+    length: int | jax.Array | None = None,
+) -> Any:
     """What attention calls, from settings (a submodule is made) or from a module that is shared; None stays None."""
     if module is None:
-        return None
+        return block.bind(None, {}, length)
     block.check_contract(name, module.scheme if isinstance(module, Scheme) else module)
-    return (module if isinstance(module, Scheme) else Scheme(module, param_dtype, name=name)).bound()
+    return (module if isinstance(module, Scheme) else Scheme(module, param_dtype, name=name)).bound(length=length)
 
 
 class Attention(nn.Module):
@@ -131,6 +136,8 @@ class Attention(nn.Module):
         rotation: a Rotation such as `RoPE(...)`, or a `Scheme` module that layers share. Keys are rotated before they
             are cached.
         bias: a Bias or ContentBias such as `T5Bias(...)`, or a `Scheme` module that layers share, as T5's do.
+        value_bias: a ValueBias, or a `Scheme` module.
+        temperature: multiplies queries by position, such as `SteppedTemperature(...)`.
         causal, window, scale, logits_soft_cap, implementation: as in `posembed_jax.attend`.
         use_bias: whether the projections have bias vectors.
         dropout_rate: of the attention weights; needs the `dropout` stream when not deterministic.
@@ -138,7 +145,7 @@ class Attention(nn.Module):
         logical_axes: names for the axes of the kernels, `{"query": (...), "key": ..., "value": ..., "out": ...}`.
 
     Params: `query`, `key`, `value` (kernel `[F, heads, D]`), `out` (kernel `[N, D, F]`), and the learned arrays of
-    `rotation` and `bias` under these names.
+    `rotation`, `bias` and `value_bias` under these names.
 
     >>> import jax, jax.numpy as jnp, posembed_jax as pe
     >>> from posembed_jax import linen
@@ -154,8 +161,10 @@ class Attention(nn.Module):
     heads: int
     head_dim: int | None = None
     key_value_heads: int | None = None
-    rotation: scheme.Rotation | Scheme | None = None
-    bias: scheme.Bias | scheme.ContentBias | Scheme | None = None
+    rotation: contracts.Rotation | Scheme | None = None
+    bias: contracts.Bias | contracts.ContentBias | Scheme | None = None
+    value_bias: contracts.ValueBias | Scheme | None = None
+    temperature: Callable[[jax.Array], jax.Array] | None = None
     causal: bool = True
     window: int | tuple[int, int] | None = None
     scale: float | None = None
@@ -176,12 +185,15 @@ class Attention(nn.Module):
         *,
         segment_ids: jax.Array | None = None,
         cache: KVCache | None = None,
+        length: int | jax.Array | None = None,
         deterministic: bool = True,
     ) -> Any:
         """x `[B, T, F]` -> `[B, T, F]`, or `([B, T, F], cache)` when a cache is given.
 
-        positions: int32 `[T]` or `[B, T]`; with a cache, None goes on counting in each row.
+        positions: int32 `[T]` or `[B, T]`, or with the axes of rotation and bias; with a cache, None goes on counting.
         segment_ids: int32 `[B, T]`, 0 = padding: attend within the same document only.
+        length: of the sequences, for a rotation that depends on it: an int, or int32 `[]` or `[B]`. It needs to be the
+            same for all the life of a cache; `rerotate` turns the cached keys over to another.
         """
         needs = "floating [B, T, F]"
         checks.rank("x", x, {3}, needs)
@@ -209,11 +221,13 @@ class Attention(nn.Module):
             token_positions=positions,
             segment_ids=segment_ids,
             cache=cache,
-            rotation=_bound(self.rotation, "rotation", self.param_dtype),
+            rotation=_bound(self.rotation, "rotation", self.param_dtype, length),
             bias=_bound(self.bias, "bias", self.param_dtype),
+            value_bias=_bound(self.value_bias, "value_bias", self.param_dtype),
             causal=self.causal,
             window=self.window,
             scale=self.scale,
+            temperature=self.temperature,
             logits_soft_cap=self.logits_soft_cap,
             dropout_rate=self.dropout_rate if drop else 0.0,
             dropout_key=self.make_rng("dropout") if drop else None,
@@ -231,7 +245,7 @@ class AttentionFn(nn.Module):
 
     Attributes:
         rotation, bias, implementation: as in `Attention`.
-        positions: int32 `[T]` or `[B, T]` of this call; 0, 1, 2 ... when None.
+        positions: int32 `[T]` or `[B, T]`, or with the axes of rotation and bias, of this call; 0, 1, 2 ... when None.
         scale: `D ** -0.5` when None.
 
     >>> import flax.linen as nn, jax, jax.numpy as jnp, posembed_jax as pe
@@ -243,8 +257,8 @@ class AttentionFn(nn.Module):
     (4, 32)
     """
 
-    rotation: scheme.Rotation | Scheme | None = None
-    bias: scheme.Bias | scheme.ContentBias | Scheme | None = None
+    rotation: contracts.Rotation | Scheme | None = None
+    bias: contracts.Bias | contracts.ContentBias | Scheme | None = None
     positions: jax.Array | None = None
     scale: float | None = None
     implementation: str | None = None

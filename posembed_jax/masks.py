@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 
 from posembed_jax import checks
-from posembed_jax.scheme import check_pair
+from posembed_jax.contracts import check_pair
 
 
 def causal(query_positions: jax.Array, key_positions: jax.Array) -> jax.Array:

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posembed_jax import checks, scheme, tokens
+from posembed_jax import checks, contracts, scheme, tokens
 from posembed_jax.attention import block
 from posembed_jax.attention.cache import KVCache
 
@@ -53,9 +53,9 @@ class Scheme(nnx.Module):
         for name, init in scheme.inits().items():
             setattr(self, name, nnx.Param(init(rngs.params(), param_dtype), **_metadata(out_sharding, name)))
 
-    def bound(self) -> Any:
-        """The bound scheme, a pytree callable, as `attend` takes it."""
-        return self.scheme.bind({name: getattr(self, name)[...] for name in self.scheme.inits()})
+    def bound(self, *, length: int | jax.Array | None = None) -> Any:
+        """The bound scheme, a pytree callable, as `attend` takes it. length: of a rotation that depends on it."""
+        return block.bind(self.scheme, {name: getattr(self, name)[...] for name in self.scheme.inits()}, length)
 
     def __call__(self, *args: jax.Array) -> jax.Array:
         return self.bound()(*args)
@@ -134,8 +134,8 @@ def _module(name: str, module: scheme.Scheme | Scheme | None, param_dtype: Any, 
     return module if isinstance(module, Scheme) else Scheme(module, param_dtype=param_dtype, rngs=rngs)
 
 
-def _bound(module: Scheme | None) -> Any:
-    return None if module is None else module.bound()
+def _bound(module: Scheme | None, length: int | jax.Array | None = None) -> Any:
+    return block.bind(None, {}, length) if module is None else module.bound(length=length)
 
 
 class Attention(nnx.Module):
@@ -149,6 +149,8 @@ class Attention(nnx.Module):
         rotation: a Rotation such as `RoPE(...)`, or a `Scheme` module that layers share. Keys are rotated before they
             are cached.
         bias: a Bias or ContentBias such as `T5Bias(...)`, or a `Scheme` module that layers share, as T5's do.
+        value_bias: a ValueBias, or a `Scheme` module.
+        temperature: multiplies queries by position, such as `SteppedTemperature(...)`.
         causal, window, scale, logits_soft_cap, implementation: as in `posembed_jax.attend`.
         use_bias: whether the projections have bias vectors.
         dropout_rate: of the attention weights; uses `rngs.dropout` when not deterministic.
@@ -157,7 +159,7 @@ class Attention(nnx.Module):
         rngs: its `params` stream, and `dropout` with a dropout_rate.
 
     Params: `query`, `key`, `value` (kernel `[F, heads, D]`), `out` (kernel `[N, D, F]`), and the learned arrays of
-    `rotation` and `bias` under these names.
+    `rotation`, `bias` and `value_bias` under these names.
 
     >>> import jax.numpy as jnp, posembed_jax as pe
     >>> from flax import nnx
@@ -177,8 +179,10 @@ class Attention(nnx.Module):
         heads: int,
         head_dim: int | None = None,
         key_value_heads: int | None = None,
-        rotation: scheme.Rotation | Scheme | None = None,
-        bias: scheme.Bias | scheme.ContentBias | Scheme | None = None,
+        rotation: contracts.Rotation | Scheme | None = None,
+        bias: contracts.Bias | contracts.ContentBias | Scheme | None = None,
+        value_bias: contracts.ValueBias | Scheme | None = None,
+        temperature: Callable[[jax.Array], jax.Array] | None = None,
         causal: bool = True,
         window: int | tuple[int, int] | None = None,
         scale: float | None = None,
@@ -214,6 +218,8 @@ class Attention(nnx.Module):
         self.out = project("out", (heads, head_dim), features, axis=(-2, -1))
         self.rotation = _module("rotation", rotation, param_dtype, rngs)
         self.bias = _module("bias", bias, param_dtype, rngs)
+        self.value_bias = _module("value_bias", value_bias, param_dtype, rngs)
+        self.temperature = temperature
         self.causal, self.window, self.scale, self.logits_soft_cap = causal, window, scale, logits_soft_cap
         self.implementation, self.dropout_rate = implementation, dropout_rate
         self.dropout_rngs = rngs.dropout.fork() if dropout_rate > 0.0 else None
@@ -225,12 +231,15 @@ class Attention(nnx.Module):
         *,
         segment_ids: jax.Array | None = None,
         cache: KVCache | None = None,
+        length: int | jax.Array | None = None,
         deterministic: bool = True,
     ) -> Any:
         """x `[B, T, F]` -> `[B, T, F]`, or `([B, T, F], cache)` when a cache is given.
 
-        positions: int32 `[T]` or `[B, T]`; with a cache, None goes on counting in each row.
+        positions: int32 `[T]` or `[B, T]`, or with the axes of rotation and bias; with a cache, None goes on counting.
         segment_ids: int32 `[B, T]`, 0 = padding: attend within the same document only.
+        length: of the sequences, for a rotation that depends on it: an int, or int32 `[]` or `[B]`. It needs to be the
+            same for all the life of a cache; `rerotate` turns the cached keys over to another.
         """
         needs = "floating [B, T, F]"
         checks.rank("x", x, {3}, needs)
@@ -243,11 +252,13 @@ class Attention(nnx.Module):
             token_positions=positions,
             segment_ids=segment_ids,
             cache=cache,
-            rotation=_bound(self.rotation),
+            rotation=_bound(self.rotation, length),
             bias=_bound(self.bias),
+            value_bias=_bound(self.value_bias),
             causal=self.causal,
             window=self.window,
             scale=self.scale,
+            temperature=self.temperature,
             logits_soft_cap=self.logits_soft_cap,
             dropout_rate=self.dropout_rate if drop else 0.0,
             dropout_key=self.dropout_rngs() if self.dropout_rngs is not None and drop else None,
@@ -281,8 +292,8 @@ class AttentionFn(nnx.Module):
     def __init__(
         self,
         *,
-        rotation: scheme.Rotation | Scheme | None = None,
-        bias: scheme.Bias | scheme.ContentBias | Scheme | None = None,
+        rotation: contracts.Rotation | Scheme | None = None,
+        bias: contracts.Bias | contracts.ContentBias | Scheme | None = None,
         scale: float | None = None,
         implementation: str | None = None,
         rngs: nnx.Rngs,

@@ -10,9 +10,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from schemes import TABLE
 
 import posembed_jax as pe
-from posembed_jax import hf, linen, masks, mrope, nnx, positions, scheme, vision
+from posembed_jax import contracts, hf, linen, masks, mrope, nnx, positions, scheme, vision
 
 PACKAGE = Path(pe.__file__).parent
 FILES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
@@ -37,25 +38,20 @@ PUBLIC = {
     for module in (pe, positions, mrope, vision, masks, linen, nnx, hf)
     for name, value in public(module).items()
 }
-CONTRACTS = {name for name, value in PUBLIC.items() if inspect.isclass(value) and value.__module__ == scheme.__name__}
+CONTRACTS = {
+    name
+    for name, value in PUBLIC.items()
+    if inspect.isclass(value) and value.__module__ in (scheme.__name__, contracts.__name__)
+}
 CONTRACTS |= {"Scaling"}
 DESCRIBED = sorted(PUBLIC.keys() - CONTRACTS)
-SCHEMES = [
-    pe.LearnedPositions(length=4, features=6),
-    pe.Sinusoidal(features=6),
-    pe.RoPE(dim=8, layout="half"),
-    pe.XPos(rope=pe.RoPE(dim=8, layout="half"), centre=0),
-    pe.FoPE(dim=8, layout="half", length=64),
-    pe.RoPEMixed(dim=8, layout="half"),
-    pe.T5Bias(heads=4, bidirectional=True),
-    pe.ALiBi(heads=4, slopes=(0.5, 0.25, 0.125, 0.0625)),
-]
+SCHEMES = list({type(row.scheme): row.scheme for row in TABLE}.values())
 PUBLISHED = {type(s).__name__ for s in SCHEMES} | {"alibi_slopes", "attend", "embed", "logits", "rotate"}
 PUBLISHED |= {"mrope.positions", "mrope.timestamps", "hf.scaling", "hf.from_config", "hf.multimodal"}
 PUBLISHED |= {f"vision.{name}" for name in ("merged_grid", "windows", "patch_centers", "augmented", "table_taps")}
 PUBLISHED |= {"vision.lengths", "vision.nearest_rows"}
 PUBLISHED |= {"positions.pose", "positions.randomized", "positions.zigzag"}
-PUBLISHED |= {"stepped_temperature", "log_temperature", "yarn_softmax_scale"}
+PUBLISHED |= {"SteppedTemperature", "LogTemperature", "yarn_softmax_scale"}
 
 
 def own_docstring(name):

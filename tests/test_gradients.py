@@ -6,7 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from schemes import VOCABULARY, B, D, F, K, S, T, apply, every, full_pass, layer, layer_params, random_params, values
+from schemes import (
+    VOCABULARY,
+    B,
+    D,
+    F,
+    K,
+    S,
+    T,
+    apply,
+    every,
+    full_pass,
+    layer,
+    layer_params,
+    random_params,
+    spread,
+    values,
+)
 
 import posembed_jax as pe
 
@@ -148,7 +164,7 @@ def test_a_row_with_nothing_to_attend_has_zero_gradient(row):
     def loss(params, q, k, v):
         bound = row.scheme.bind(params)
         if row.place == "rotation":
-            q, k, bound = bound(q, q_at), bound.for_keys()(k, k_at), None
+            q, k, bound = bound(q, spread(row.scheme, q_at)), bound.for_keys()(k, spread(row.scheme, k_at)), None
         out = pe.attend(q, k, v, bias=bound, mask=mask, query_positions=q_at, key_positions=k_at)
         return jnp.sum(out * values(*out.shape, seed=4)), out
 

@@ -18,6 +18,7 @@ FLAX = CORE | {"flax"}
 ALL_BUT_FACES = {
     "attention",
     "checks",
+    "contracts",
     "lookup",
     "masks",
     "mrope",
@@ -32,17 +33,18 @@ ALL_BUT_FACES = {
 ARROWS = {
     "checks": (set(), CORE),
     "scheme": ({"checks"}, CORE),
+    "contracts": ({"checks", "scheme"}, CORE),
     "lookup": ({"checks"}, CORE),
     "positions": ({"checks"}, CORE),
     "mrope": ({"checks"}, CORE),
     "vision": ({"checks"}, CORE),
-    "masks": ({"checks", "scheme"}, CORE),
+    "masks": ({"checks", "contracts"}, CORE),
     "tokens": ({"checks", "lookup"}, CORE),
-    "schemes": ({"checks", "scheme", "lookup", "schemes"}, CORE),
-    "attention": ({"checks", "scheme", "positions", "masks", "attention"}, CORE),
-    "linen": ({"checks", "scheme", "tokens", "attention"}, FLAX),
-    "nnx": ({"checks", "scheme", "tokens", "attention"}, FLAX),
-    "hf": ({"checks", "scheme", "schemes", "hf"}, CORE),
+    "schemes": ({"checks", "contracts", "scheme", "lookup", "schemes"}, CORE),
+    "attention": ({"checks", "contracts", "scheme", "positions", "masks", "attention"}, CORE),
+    "linen": ({"checks", "contracts", "scheme", "tokens", "attention"}, FLAX),
+    "nnx": ({"checks", "contracts", "scheme", "tokens", "attention"}, FLAX),
+    "hf": ({"checks", "contracts", "scheme", "schemes", "hf"}, CORE),
     "__init__": (ALL_BUT_FACES, set()),
 }
 

@@ -20,13 +20,13 @@ LLAMA_4 = np.repeat([1.0, 1.1732868, 1.2746531, 1.3465736, 1.4023595, 1.4479399]
 
 @pytest.mark.parametrize("length,wanted", [(16_384, MINISTRAL_3), (8192, MISTRAL_4)])
 def test_stepped_temperature_is_mistrals(length, wanted):
-    got = jax.jit(lambda at: pe.stepped_temperature(at, beta=0.1, length=length))(POSITIONS.reshape(1, 13))
+    got = jax.jit(pe.SteppedTemperature(beta=0.1, length=length))(POSITIONS.reshape(1, 13))
     assert got.dtype == jnp.float32 and got.shape == (1, 13)
     np.testing.assert_allclose(got[0], wanted, rtol=1.5e-7)
 
 
 def test_stepped_temperature_is_llama_4s():
-    got = pe.stepped_temperature(pe.positions.arange(20), beta=0.25, length=4, offset=1)
+    got = pe.SteppedTemperature(beta=0.25, length=4, offset=1)(pe.positions.arange(20))
     np.testing.assert_allclose(got, LLAMA_4, rtol=1.5e-7)
 
 
@@ -36,7 +36,7 @@ def test_steps_are_found_in_integers(length, offset):
     """Where float32 positions have lost the last one before a step, and at the end of int32."""
     at = np.array([-(2**31), -1, 0, 7 * 10**8, 7 * 10**8 - 1, 2**27 - 1, 2**27, 2**31 - 2, 2**31 - 1], np.int64)
     steps = np.floor_divide(np.maximum(at, 0) + offset, length)
-    got = pe.stepped_temperature(at.astype(np.int32), beta=0.5, length=length, offset=offset)
+    got = pe.SteppedTemperature(beta=0.5, length=length, offset=offset)(at.astype(np.int32))
     np.testing.assert_allclose(got, 1 + 0.5 * np.log1p(np.float64(steps)), rtol=2e-7)
 
 
@@ -46,7 +46,7 @@ def test_log_temperature(length):
     at = np.array([-5, 0, length - 2, length - 1, length, length + 1, 3 * length, 32_766, 10**6, 2**31 - 1], np.int64)
     with mpmath.workdps(30):
         wanted = [float(max(1, mpmath.log(max(int(p), 0) + 1) / mpmath.log(length))) for p in at]
-    got = jax.jit(lambda at: pe.log_temperature(at, length=length))(at.astype(np.int32))
+    got = jax.jit(pe.LogTemperature(length=length))(at.astype(np.int32))
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, wanted, rtol=2e-7)
     np.testing.assert_array_equal(got[:4], 1.0)
@@ -54,7 +54,7 @@ def test_log_temperature(length):
 
 def test_a_temperature_multiplies_the_logits_of_its_query():
     q, k, at = values(T, N, D), values(T, N, D, seed=8), pe.positions.arange(T)
-    temperature = pe.log_temperature(at, length=4)
+    temperature = pe.LogTemperature(length=4)(at)
     warm = jnp.einsum("tnd,snd->nts", q * temperature[..., None, None], k)
     np.testing.assert_allclose(warm, jnp.einsum("tnd,snd->nts", q, k) * temperature[None, :, None], rtol=0, atol=3e-6)
 

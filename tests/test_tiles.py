@@ -42,6 +42,7 @@ def cut(queries, keys=None, ids=None, key_ids=None, *, mask=None, causal=False, 
     return Tiles(
         query_positions=count_on(jnp.asarray(queries, jnp.int32), size),
         key_positions=count_on(jnp.asarray(keys, jnp.int32), size),
+        coordinates=None,
         query_segment_ids=None if ids is None else fill(jnp.asarray(ids, jnp.int32), 1, size),
         key_segment_ids=None if key_ids is None else fill(jnp.asarray(key_ids, jnp.int32), 1, size),
         mask=None if mask is None else fill_unless_shared(jnp.asarray(mask), size),

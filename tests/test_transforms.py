@@ -23,6 +23,7 @@ from schemes import (
     output_shape,
     random_params,
     sequence_axis,
+    spread,
     values,
 )
 
@@ -69,9 +70,10 @@ def test_rotation_is_float32_with_one_cast_at_the_end(row, dtype):
     bound = row.scheme.bind(random_params(row.scheme))
     positions, _, x = batch(row)
     x = x.astype(dtype)
-    got = bound(x, positions)
+    at = spread(row.scheme, positions)
+    got = bound(x, at)
     assert (got.dtype, got.shape) == (dtype, x.shape)
-    np.testing.assert_array_equal(got, bound(x.astype(jnp.float32), positions).astype(dtype))
+    np.testing.assert_array_equal(got, bound(x.astype(jnp.float32), at).astype(dtype))
 
 
 @every(lambda row: row.place != "rotation")
@@ -163,7 +165,8 @@ def test_rotation_scores_depend_on_the_difference_alone(row):
 
     @jax.jit
     def scores(shift):
-        a, b = bound(q, pe.positions.arange(T, shift)), bound.for_keys()(k, pe.positions.arange(S, shift))
+        q_at, k_at = (spread(row.scheme, pe.positions.arange(size, shift)) for size in (T, S))
+        a, b = bound(q, q_at), bound.for_keys()(k, k_at)
         return jnp.einsum("tnd,snd->nts", a, b, precision="highest")
 
     want = scores(0)
@@ -178,6 +181,7 @@ def test_rotation_scores_depend_on_the_difference_alone(row):
 def test_inverse_rotation_undoes_the_rotation(row):
     bound = row.scheme.bind(random_params(row.scheme))
     positions, _, x = batch(row)
+    positions = spread(row.scheme, positions)
     turned = bound(x, positions)
     back = bound(turned, positions, inverse=True)
     np.testing.assert_allclose(back, x, rtol=0, atol=5e-7 if row.keeps_norm else 1e-5)

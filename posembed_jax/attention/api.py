@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posembed_jax import checks, positions
-from posembed_jax.attention import blockwise, reference
-from posembed_jax.attention.inputs import Inputs, check_broadcasts
+from posembed_jax import checks
+from posembed_jax.attention import blockwise, places, reference
+from posembed_jax.attention.inputs import Inputs, check_broadcasts, sees_mask
+from posembed_jax.contracts import BoundContentBias
 from posembed_jax.scheme import Scheme
 
 IMPLEMENTATIONS: dict[str, Callable[[Inputs], jax.Array]] = {"reference": reference.attend, "xla": blockwise.attend}
@@ -23,6 +24,7 @@ def attend(
     value: jax.Array,
     *,
     bias: Callable[..., jax.Array] | jax.Array | None = None,
+    value_bias: Callable[..., jax.Array] | None = None,
     mask: jax.Array | None = None,
     causal: bool = False,
     window: int | tuple[int, int] | None = None,
@@ -31,6 +33,7 @@ def attend(
     query_segment_ids: jax.Array | None = None,
     key_segment_ids: jax.Array | None = None,
     scale: float | None = None,
+    temperature: jax.Array | None = None,
     logits_soft_cap: float | None = None,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
@@ -40,9 +43,10 @@ def attend(
 ) -> jax.Array:
     """Multi-head attention with a position bias.
 
-        logits = scale query key^T + bias
+        logits = scale (temperature query) key^T + bias
         logits = logits_soft_cap tanh(logits / logits_soft_cap)      when there is a soft cap
-        out = softmax(logits, where mask and causal and window and segments) value
+        weights = softmax(logits, where mask and causal and window and segments)
+        out = weights value + value_bias(weights)
 
     The softmax is in float32. A query with nothing to attend gets zeros, and passes back zero gradients.
 
@@ -52,14 +56,18 @@ def attend(
         bias: a bound scheme, or any pytree callable `(query_positions, key_positions) -> [N, T, S]` (`[B, N, T, S]` for
             batched positions); or an array `[B, N, T, S]`, 1 on shared axes. A 3-D array is refused: with B == N
             nobody could tell which it is.
+        value_bias: a bound `ValueBias`: `(weights, query_positions, key_positions) -> [B, T, N, D]`, linear in weights.
         mask: boolean, True = attend, `[T, S]` or `[B, N, T, S]`, 1 on shared axes.
         causal: a query attends keys at its own position and before.
         window: `(left, right)` or one int for both: how far a query sees, in positions; see `masks.window`.
-        query_positions, key_positions: int32 `[T]` or `[B, T]`, `[S]` or `[B, S]`. Default to 0, 1, 2 ... when
-            T == S; needed otherwise by causal, window and bias.
+        query_positions, key_positions: int32 `[T]` or `[B, T]`, `[S]` or `[B, S]`. When T == S one defaults to the
+            other, and both to 0, 1, 2 ...; needed otherwise by causal, window and bias. For a bias whose positions are
+            A numbers, `[T, A]` or `[B, T, A]`: causal, window and a bias without axes then go by the order of the
+            tokens, which needs T == S.
         query_segment_ids, key_segment_ids: int32 `[B, T]`, `[B, S]`: attend within the same document; 0 is padding.
             When T == S, key_segment_ids defaults to query_segment_ids.
         scale: `D ** -0.5` when None; T5 uses 1.
+        temperature: floating `[T]` or `[B, T]`, which multiplies queries, such as `SteppedTemperature(...)(positions)`.
         logits_soft_cap: as above.
         dropout_rate, dropout_key: of the attention weights.
         broadcast_dropout: drop the same weights in every row and head, as Flax's attention does by default.
@@ -86,14 +94,7 @@ def attend(
     shape = (batch, heads, queries, keys)
 
     checks.flag("causal", causal)
-    if isinstance(bias, Scheme):
-        raise TypeError(f"bias is {bias!r}; it needs to be bound to its arrays: pass `scheme.bind(params)`.")
-    if bias is not None and not callable(bias):
-        remedy = "a 3-D array could be [B, T, S] or [N, T, S], so add the axis: bias[None] or bias[:, None]"
-        checks.rank("bias", bias, {4}, f"a bound scheme or an array [B, N, T, S], that is {list(shape)}; {remedy}")
-        checks.floating("bias", bias, "floating [B, N, T, S]")
-        check_broadcasts("bias", bias, shape, "floating [B, N, T, S]")
-        bias = jnp.asarray(bias)
+    _check_biases(bias, value_bias, shape)
     if mask is not None:
         checks.boolean("mask", mask, "boolean [T, S] or [B, N, T, S]")
         checks.rank("mask", mask, {2, 4}, "boolean [T, S] or [B, N, T, S]: add the axes, of size 1")
@@ -105,21 +106,29 @@ def attend(
     checks.rate("dropout_rate", dropout_rate)
     if dropout_rate > 0.0 and dropout_key is None:
         raise ValueError(f"dropout_key is None; dropout_rate {dropout_rate} needs one: pass a `jax.random.key`.")
+    if temperature is not None:
+        query = _tempered(query, temperature)
 
-    users = {"causal": causal, "window": window is not None, "bias": callable(bias)}
-    needed_by = [name for name, uses in users.items() if uses]
-    query_positions, key_positions = _positions(query_positions, key_positions, shape, needed_by)
-    query_segment_ids, key_segment_ids = _segment_ids(query_segment_ids, key_segment_ids, shape)
+    order, coordinates = places.positions_of(
+        query_positions,
+        key_positions,
+        shape,
+        uses_order={"causal": causal, "window": window is not None},
+        biases={"bias": bias if callable(bias) else None, "value_bias": value_bias},
+    )
+    query_segment_ids, key_segment_ids = places.segment_ids_of(query_segment_ids, key_segment_ids, shape)
     inputs = Inputs(
         query=query,
         key=key,
         value=value,
-        bias=bias,
+        bias=bias if bias is None or callable(bias) else jnp.asarray(bias),
+        value_bias=value_bias,
         mask=mask,
         causal=causal,
         window=window,
-        query_positions=query_positions,
-        key_positions=key_positions,
+        query_positions=order[0],
+        key_positions=order[1],
+        coordinates=coordinates,
         query_segment_ids=query_segment_ids,
         key_segment_ids=key_segment_ids,
         scale=width**-0.5 if scale is None else scale,
@@ -135,6 +144,8 @@ def attend(
 def _fastest(inputs: Inputs) -> str:
     """On a CPU, where both were timed, "xla" (which is the reference up to 2^20 logits); elsewhere, where neither
     was, "xla" once the logits of the reference would take 256 MiB in float32."""
+    if sees_mask(inputs.bias):
+        return "reference"
     if jax.default_backend() == "cpu" or math.prod(inputs.logits_shape()) > 2**26:
         return "xla"
     return "reference"
@@ -156,36 +167,30 @@ def _check_heads(query: jax.Array, key: jax.Array, value: jax.Array) -> None:
         )
 
 
-def _positions(
-    query_positions: Any, key_positions: Any, shape: tuple[int, ...], needed_by: list[str]
-) -> tuple[jax.Array, jax.Array]:
-    batch, _, queries, keys = shape
-    found = []
-    for name, x, size in (("query_positions", query_positions, queries), ("key_positions", key_positions, keys)):
-        if x is not None:
-            x = checks.positions(name, x)
-            checks.shape(name, x, (batch, size)[-x.ndim :], f"int32 [{size}] or [{batch}, {size}]")
-        elif needed_by and queries != keys:
-            raise ValueError(
-                f"{name} is None; {' and '.join(needed_by)} with {queries} queries and {keys} keys needs it, to know "
-                "where the queries stand among the keys: pass posembed_jax.positions.arange(length, offset)."
-            )
-        else:
-            x = positions.arange(size)
-        found.append(x)
-    return found[0], found[1]
+def _check_biases(bias: Any, value_bias: Any, shape: tuple[int, int, int, int]) -> None:
+    if isinstance(bias, Scheme):
+        raise TypeError(f"bias is {bias!r}; it needs to be bound to its arrays: pass `scheme.bind(params)`.")
+    if isinstance(bias, BoundContentBias):
+        for name, x, size in zip(("query", "key"), bias.content, shape[2:], strict=True):
+            if x is not None:
+                needs = f"[B, T, ...] as attention's {name}, that is [{shape[0]}, {size}, ...]"
+                checks.rank(f"the {name} content of bias", x, range(2, 9), needs)
+                checks.shape(f"the {name} content of bias", x, (shape[0], size, *x.shape[2:]), needs)
+    if bias is not None and not callable(bias):
+        remedy = "a 3-D array could be [B, T, S] or [N, T, S], so add the axis: bias[None] or bias[:, None]"
+        checks.rank("bias", bias, {4}, f"a bound scheme or an array [B, N, T, S], that is {list(shape)}; {remedy}")
+        checks.floating("bias", bias, "floating [B, N, T, S]")
+        check_broadcasts("bias", bias, shape, "floating [B, N, T, S]")
+    if value_bias is not None and (isinstance(value_bias, Scheme) or not callable(value_bias)):
+        came = checks.describe(value_bias)
+        raise TypeError(f"value_bias is {came}; it needs to be a bound ValueBias: pass `scheme.bind(params)`.")
 
 
-def _segment_ids(queries: Any, keys: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
-    if queries is None and keys is None:
-        return None, None
-    if queries is None:
-        raise ValueError("query_segment_ids is None but key_segment_ids is not; pass both.")
-    if keys is None:
-        if shape[2] != shape[3]:
-            raise ValueError(f"key_segment_ids is None; with {shape[2]} queries and {shape[3]} keys, pass both.")
-        keys = queries
-    batch = shape[0]
-    checks.shape("query_segment_ids", queries, (batch, shape[2]), f"int32 [B, T], that is {[batch, shape[2]]}")
-    checks.shape("key_segment_ids", keys, (batch, shape[3]), f"int32 [B, S], that is {[batch, shape[3]]}")
-    return queries, keys
+def _tempered(query: jax.Array, temperature: Any) -> jax.Array:
+    needs = f"floating [T] or [B, T] of the query, which is {checks.describe(query)}"
+    checks.rank("temperature", temperature, {1, 2}, needs)
+    checks.floating("temperature", temperature, needs)
+    checks.shape("temperature", temperature, query.shape[2 - temperature.ndim : 2], needs)
+    dtype = checks.compute_dtype(query.dtype)
+    each = jnp.asarray(temperature, dtype).reshape(*[1] * (2 - temperature.ndim), *temperature.shape, 1, 1)
+    return (query.astype(dtype) * each).astype(query.dtype)

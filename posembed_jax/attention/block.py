@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from posembed_jax import checks, positions
 from posembed_jax.attention.api import attend
 from posembed_jax.attention.cache import KVCache
-from posembed_jax.scheme import Bias, BoundRotation, ContentBias, Rotation
+from posembed_jax.contracts import Bias, BoundRotation, ContentBias, Rotation, ValueBias
+from posembed_jax.scheme import Arrays, Scheme
 
 Rotate = BoundRotation | None
 BiasFn = Callable[..., jax.Array] | None
@@ -27,9 +28,11 @@ def self_attention(
     cache: KVCache | None,
     rotation: Rotate,
     bias: BiasFn,
+    value_bias: BiasFn,
     causal: bool,
     window: int | tuple[int, int] | None,
     scale: float | None,
+    temperature: Callable[[jax.Array], jax.Array] | None,
     logits_soft_cap: float | None,
     dropout_rate: float,
     dropout_key: jax.Array | None,
@@ -37,35 +40,24 @@ def self_attention(
 ) -> tuple[jax.Array, KVCache | None]:
     """Rotates query and key, appends to the cache when there is one, and attends."""
     batch, length = query.shape[:2]
-    axes = getattr(getattr(rotation, "scheme", None), "position_axes", None)
-    if token_positions is None and (cache is None or axes is not None):
-        without = "without a cache" if axes is None else f"with the {axes} axes of rotation"
-        last = "" if axes is None else f", {axes}"
-        raise ValueError(
-            f"positions is None; {without} it needs to be int32 [{length}{last}] or [{batch}, {length}{last}]: pass "
-            "posembed_jax.positions.arange(T), or from_segment_ids or from_mask for packed or padded rows."
-        )
     if segment_ids is not None:
         needs = f"int32 [B, T], that is {[batch, length]}"
         segment_ids = checks.integers("segment_ids", segment_ids, needs)
         checks.shape("segment_ids", segment_ids, (batch, length), needs)
-    if cache is not None:
-        segment_ids = jnp.ones((batch, length), jnp.int32) if segment_ids is None else segment_ids
-        token_positions = cache.next_positions(segment_ids) if token_positions is None else token_positions
-    fractional = axes is not None and rotation is not None and rotation.scheme.fractional
-    token_positions = checks.positions("positions", token_positions, fractional=fractional, axes=axes)
-    last = () if axes is None else (axes,)
-    needs = f"int32 {[length, *last]} or {[batch, length, *last]}"
-    checks.shape("positions", token_positions, (batch, length, *last)[-token_positions.ndim :], needs)
+    elif cache is not None:
+        segment_ids = jnp.ones((batch, length), jnp.int32)
+    axes = _axes(rotation, bias, value_bias)
+    order, given = _order(token_positions, axes, rotation, (batch, length), cache, segment_ids)
     if rotation is not None:
-        query, key = rotation(query, token_positions), rotation.for_keys()(key, token_positions)
-    if axes is not None:  # no order of their own: masks and biases go by the order of the tokens
-        in_order = positions.arange(length)
-        token_positions = in_order if cache is None else cache.next_positions(segment_ids)
-    key_positions, key_segment_ids = token_positions, segment_ids
+        at = order if rotation.position_axes is None else given
+        query, key = rotation(query, at), rotation.for_keys()(key, at)
+    by_axes = any(getattr(x, "position_axes", None) is not None for x in (bias, value_bias))
+    query_positions = key_positions = given if by_axes else order
+    key_segment_ids = segment_ids
     if cache is not None and segment_ids is not None:
-        everyone = jnp.broadcast_to(token_positions, (batch, length))
-        cache = cache.append(key, value, everyone, segment_ids)
+        if by_axes:
+            raise ValueError(f"cache is given, but the bias has positions of {axes} axes, which a cache does not hold.")
+        cache = cache.append(key, value, jnp.broadcast_to(order, (batch, length)), segment_ids)
         key, value = cache.keys.astype(query.dtype), cache.values.astype(query.dtype)
         key_positions, key_segment_ids = cache.positions, cache.segment_ids
     out = attend(
@@ -73,13 +65,15 @@ def self_attention(
         key,
         value,
         bias=bias,
+        value_bias=value_bias,
         causal=causal,
         window=window,
-        query_positions=token_positions,
+        query_positions=query_positions,
         key_positions=key_positions,
         query_segment_ids=segment_ids,
         key_segment_ids=key_segment_ids,
         scale=scale,
+        temperature=None if temperature is None else temperature(order),
         logits_soft_cap=logits_soft_cap,
         dropout_rate=dropout_rate,
         dropout_key=dropout_key,
@@ -90,10 +84,60 @@ def self_attention(
     return out, cache
 
 
+def _axes(*users: Any) -> int | None:
+    """How many numbers the positions have that the rotation and the biases take; those without axes go by the order."""
+    found = {axes for user in users if (axes := getattr(user, "position_axes", None)) is not None}
+    if len(found) > 1:
+        raise ValueError(f"rotation and bias have positions of {sorted(found)} axes; they need to have as many.")
+    return found.pop() if found else None
+
+
+def _order(
+    token_positions: Any,
+    axes: int | None,
+    rotation: Rotate,
+    shape: tuple[int, int],
+    cache: KVCache | None,
+    segment_ids: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Where tokens stand in a row, int32 `[T]` or `[B, T]`, and their positions as they were given."""
+    batch, length = shape
+    if token_positions is None and (cache is None or axes is not None):
+        without = "without a cache" if axes is None else f"of {axes} axes"
+        last = "" if axes is None else f", {axes}"
+        raise ValueError(
+            f"positions is None; {without} it needs to be int32 [{length}{last}] or [{batch}, {length}{last}]: pass "
+            "posembed_jax.positions.arange(T), or from_segment_ids or from_mask for packed or padded rows."
+        )
+    counted = None if cache is None or segment_ids is None else cache.next_positions(segment_ids)
+    fractional = axes is not None and rotation is not None and rotation.scheme.fractional
+    given = checks.positions(
+        "positions", counted if token_positions is None else token_positions, fractional=fractional, axes=axes
+    )
+    sizes = (length,) if axes is None else (length, axes)
+    needs = f"int32 {list(sizes)} or {[batch, *sizes]}"
+    checks.shape("positions", given, (batch, *sizes)[-given.ndim :], needs)
+    if axes is None:
+        return given, given
+    return positions.arange(length) if counted is None else counted, given
+
+
+def bind(scheme: Scheme | None, arrays: Arrays, length: int | jax.Array | None) -> Any:
+    """The bound scheme, for sequences of `length` where it is a rotation that depends on it; None stays None."""
+    if isinstance(scheme, Rotation):
+        return scheme.bind(arrays, length=length)
+    if length is not None:
+        raise ValueError(f"length is given, but there is no rotation that depends on it, only {scheme}: leave it out.")
+    return None if scheme is None else scheme.bind(arrays)
+
+
 def check_contract(name: str, scheme: Any) -> None:
     """Refuses settings of a contract that does not act where `name` says."""
-    contracts = {"rotation": Rotation, "bias": (Bias, ContentBias)}[name]
-    example = {"rotation": "a Rotation such as RoPE(...)", "bias": "a Bias such as T5Bias(...)"}[name]
+    contracts, example = {
+        "rotation": (Rotation, "a Rotation such as RoPE(...)"),
+        "bias": ((Bias, ContentBias), "a Bias such as T5Bias(...)"),
+        "value_bias": (ValueBias, "a ValueBias such as ShawValues(...)"),
+    }[name]
     checks.contract(name, scheme, contracts, f"{example}, or a Scheme module that holds one")
 
 
@@ -142,9 +186,14 @@ def flax_attention(
     dtype = jnp.result_type(query, key, value) if dtype is None else dtype
     query, key, value = query.astype(dtype), key.astype(dtype), value.astype(dtype)
     mask = None if mask is None else jnp.asarray(mask, bool)
-    query_positions, key_positions = flax_positions(query, key, mask, token_positions)
+    axes = _axes(rotation, bias)
+    given = None if axes is None else _flax_coordinates(query, key, token_positions, axes)
+    order = flax_positions(query, key, mask, token_positions if axes is None else None)
+    given = order if given is None else given
     if rotation is not None:
-        query, key = rotation(query, query_positions), rotation.for_keys()(key, key_positions)
+        query_at, key_at = order if rotation.position_axes is None else given
+        query, key = rotation(query, query_at), rotation.for_keys()(key, key_at)
+    query_positions, key_positions = order if getattr(bias, "position_axes", None) is None else given
     drop = not deterministic and dropout_rate > 0.0
     return attend(
         query,
@@ -162,6 +211,15 @@ def flax_attention(
         precision=precision,
         implementation=implementation,
     )
+
+
+def _flax_coordinates(query: jax.Array, key: jax.Array, given: Any, axes: int) -> tuple[jax.Array, jax.Array]:
+    if given is None or query.shape[1] != key.shape[1]:
+        raise ValueError(
+            f"positions is {checks.describe(given)} with {query.shape[1]} queries and {key.shape[1]} keys; positions "
+            f"of {axes} axes need to be given, for self-attention without a cache."
+        )
+    return given, given
 
 
 def flax_positions(

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from posembed_jax import checks, masks
-from posembed_jax.scheme import BoundContentBias
+from posembed_jax.contracts import BoundContentBias
 
 BIAS_SHAPES = "[N, T, S] or [B, N, T, S]"
 
@@ -22,11 +22,13 @@ class Inputs:
     key: jax.Array  # [B, S, K, D]
     value: jax.Array  # [B, S, K, D]
     bias: Callable[..., jax.Array] | jax.Array | None
+    value_bias: Callable[..., jax.Array] | None
     mask: jax.Array | None  # bool, [T, S] or [B or 1, N or 1, T or 1, S or 1]
     causal: bool
     window: int | tuple[int, int] | None
     query_positions: jax.Array  # int32 [T] or [B, T]
     key_positions: jax.Array  # int32 [S] or [B, S]
+    coordinates: tuple[jax.Array, jax.Array] | None  # int32 [T, A] or [B, T, A], and of the keys, for biases of A axes
     query_segment_ids: jax.Array | None  # int32 [B, T]
     key_segment_ids: jax.Array | None  # int32 [B, S]
     scale: float
@@ -36,16 +38,22 @@ class Inputs:
     broadcast_dropout: bool
     precision: Any
 
-    def bias_values(self) -> jax.Array | None:
-        """The whole bias, float32 `[B or 1, N or 1, T, S]`."""
+    def positions_of(self, bias: Any) -> tuple[jax.Array, jax.Array]:
+        """What a bias is a function of: the coordinates, where it has axes, or the positions."""
+        if self.coordinates is not None and getattr(bias, "position_axes", None) is not None:
+            return self.coordinates
+        return self.query_positions, self.key_positions
+
+    def bias_values(self, mask: jax.Array | None) -> jax.Array | None:
+        """The whole bias, float32 `[B or 1, N or 1, T, S]`; mask is that of `mask_values`."""
         if self.bias is None:
             return None
         if isinstance(self.bias, jax.Array):
             return self.bias.astype(checks.compute_dtype(self.query.dtype))
         if isinstance(self.bias, BoundContentBias):
-            values = self.bias(self.query, self.key, self.query_positions, self.key_positions)
+            values = self.bias(self.query, self.key, *self.positions_of(self.bias), mask)
         else:
-            values = self.bias(self.query_positions, self.key_positions)
+            values = self.bias(*self.positions_of(self.bias))
         values = values[None] if values.ndim == 3 else values
         check_broadcasts("the value of bias", values, self.logits_shape(), BIAS_SHAPES)
         return values.astype(checks.compute_dtype(self.query.dtype))
@@ -68,6 +76,11 @@ class Inputs:
     def logits_shape(self) -> tuple[int, int, int, int]:
         batch, queries, heads, _ = self.query.shape
         return batch, heads, queries, self.key.shape[1]
+
+
+def sees_mask(bias: Any) -> bool:
+    """Whether the bias is a function of all the keys that a query attends."""
+    return isinstance(bias, BoundContentBias) and bias.scheme.sees_mask
 
 
 def check_broadcasts(name: str, x: jax.Array, shape: tuple[int, ...], needs: str) -> None:

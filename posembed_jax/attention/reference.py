@@ -22,20 +22,24 @@ def attend(inputs: Inputs) -> jax.Array:
     grouped = query.reshape(batch, queries, key.shape[2], shared, -1)
     logits = jnp.einsum("btkgd,bskd->bkgts", grouped, key, precision=precision, preferred_element_type=dtype)
     logits = inputs.scale * logits.reshape(batch, heads, queries, keys)
-    if (bias := inputs.bias_values()) is not None:
+    mask = inputs.mask_values()
+    if (bias := inputs.bias_values(mask)) is not None:
         logits = logits + bias
     if inputs.logits_soft_cap is not None:
         logits = inputs.logits_soft_cap * jnp.tanh(logits / inputs.logits_soft_cap)
 
-    weights = softmax(logits, inputs.mask_values())
+    weights = softmax(logits, mask)
     if inputs.dropout_key is not None:
         keep = 1.0 - inputs.dropout_rate
         shape = (1, 1, queries, keys) if inputs.broadcast_dropout else weights.shape
         weights = jnp.where(jax.random.bernoulli(inputs.dropout_key, keep, shape), weights / keep, 0.0)
 
-    weights = weights.astype(value.dtype).reshape(batch, -1, shared, queries, keys)
-    out = jnp.einsum("bkgts,bskd->btkgd", weights, value, precision=precision, preferred_element_type=dtype)
-    return out.reshape(batch, queries, heads, -1).astype(query.dtype)
+    grouped = weights.astype(value.dtype).reshape(batch, -1, shared, queries, keys)
+    out = jnp.einsum("bkgts,bskd->btkgd", grouped, value, precision=precision, preferred_element_type=dtype)
+    out = out.reshape(batch, queries, heads, -1)
+    if inputs.value_bias is not None:
+        out = out + inputs.value_bias(weights, *inputs.positions_of(inputs.value_bias)).astype(dtype)
+    return out.astype(query.dtype)
 
 
 def precision_of(inputs: Inputs) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +90,7 @@ class Tiles:
 
     query_positions: jax.Array  # int32 [T] or [B, T]
     key_positions: jax.Array  # int32 [S] or [B, S]
+    coordinates: tuple[jax.Array, jax.Array] | None  # int32 [T, A] or [B, T, A], and of the keys
     query_segment_ids: jax.Array | None  # int32 [B or 1, T]
     key_segment_ids: jax.Array | None  # int32 [B or 1, S], 0 where there is no key
     mask: jax.Array | None  # bool [B or 1, N or 1, T or 1, S or 1]
@@ -99,6 +101,13 @@ class Tiles:
     def positions(self, i: jax.Array, j: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Of the queries and of the keys of tile i, j."""
         return block(self.query_positions, i, self.size, -1), block(self.key_positions, j, self.size, -1)
+
+    def positions_for(self, bias: Any, i: jax.Array, j: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The same, or the coordinates, where the bias has axes."""
+        if self.coordinates is None or getattr(bias, "position_axes", None) is None:
+            return self.positions(i, j)
+        query, key = self.coordinates
+        return block(query, i, self.size, -2), block(key, j, self.size, -2)
 
     def allowed_at(self, distance: jax.Array) -> jax.Array | None:
         """What causality and window allow at these distances; None when everything."""

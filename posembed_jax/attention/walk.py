@@ -8,6 +8,7 @@ called with the positions (a `ContentBias` also with the queries and keys) of ea
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -18,23 +19,55 @@ from jax import lax
 
 from posembed_jax import checks
 from posembed_jax.attention.inputs import BIAS_SHAPES, check_broadcasts
-from posembed_jax.attention.tiles import Tiles, add_block, block, both, fill_unless_shared, spread, sum_diagonals
-from posembed_jax.scheme import BoundBias, BoundContentBias, BoundDistanceBias
+from posembed_jax.attention.tiles import (
+    Tiles,
+    add_block,
+    block,
+    both,
+    fill,
+    fill_unless_shared,
+    spread,
+    sum_diagonals,
+)
+from posembed_jax.contracts import BoundContentBias, BoundDistanceBias
+from posembed_jax.scheme import Bound
 
 # visit(state, i, j, bias, allowed) -> (state, gradient of the logits [B, N, size, size] or None)
 Visit = Callable[..., tuple[Any, Any]]
 
 
-def as_arrays(bias: Any, tiles: Tiles) -> Any:
-    """The bias as a pytree of arrays only, which `jax.custom_vjp` can differentiate."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Closed:
+    """A function with the arrays that it had captured, as a pytree."""
+
+    function: Callable[..., jax.Array] = dataclasses.field(metadata={"static": True})
+    position_axes: int | None = dataclasses.field(metadata={"static": True})
+    captured: list[Any]
+
+    def __call__(self, *arguments: jax.Array) -> jax.Array:
+        return self.function(*arguments, *self.captured)
+
+
+def as_arrays(bias: Any, tiles: Tiles, *before: jax.ShapeDtypeStruct) -> Any:
+    """The bias as a pytree of arrays only, which `jax.custom_vjp` can differentiate.
+
+    before: examples of what it is called with in front of the positions.
+    """
+    if bias is None:
+        return None
     if isinstance(bias, jax.Array):
         return fill_unless_shared(bias, tiles.size)
-    if isinstance(bias, BoundBias):  # so that what each tile adds to their gradients is rounded only in the end
+    if isinstance(bias, BoundContentBias):
+        filled = (None if x is None else fill(jnp.asarray(x), 1, tiles.size) for x in bias.content)
+        return dataclasses.replace(bias, arrays=jax.tree.map(_promote, bias.arrays)).of(*filled)
+    if isinstance(bias, Bound):  # so that what each tile adds to their gradients is rounded only in the end
         return jax.tree.map(_promote, bias)
     if all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(bias)):
         return bias
-    function, captured = jax.closure_convert(bias, *tiles.positions(jnp.int32(0), jnp.int32(0)))
-    return jax.tree_util.Partial(lambda captured, *positions: function(*positions, *captured), captured)
+    zero = jnp.int32(0)
+    function, captured = jax.closure_convert(bias, *before, *tiles.positions_for(bias, zero, zero))
+    return Closed(function, getattr(bias, "position_axes", None), captured)
 
 
 def _promote(x: jax.Array) -> jax.Array:
@@ -55,10 +88,38 @@ def split(bias: Any) -> tuple[list[jax.Array], Callable[..., Any]]:
     return [leaf for leaf, own in zip(leaves, floating, strict=True) if own], rebuild
 
 
+def bare(bias: Any) -> Any:
+    """The bias without the content that `of` gave it."""
+    return bias.of() if isinstance(bias, BoundContentBias) else bias
+
+
+def content_of(bias: Any, query: jax.Array, key: jax.Array) -> list[jax.Array]:
+    """What a `ContentBias` is a function of, `[B, T, ...]` and `[B, S, ...]`; nothing for others.
+
+    query, key: `[B, N, T, D]`, `[B, K, S, D]`.
+    """
+    if not isinstance(bias, BoundContentBias):
+        return []
+    sides = zip(bias.content, (query, key), strict=True)
+    return [jnp.swapaxes(x, 1, 2) if given is None else given for given, x in sides]
+
+
 def zero_gradients(bias: Any, query: jax.Array, key: jax.Array) -> list[jax.Array]:
-    """Of what the bias is a function of: its floating arrays, and for a `ContentBias` the query and the key."""
-    inputs = [*split(bias)[0], *((query, key) if isinstance(bias, BoundContentBias) else ())]
+    """Of what the bias is a function of: its floating arrays, and the content of a `ContentBias`."""
+    inputs = [*split(bare(bias))[0], *content_of(bias, query, key)]
     return [jnp.zeros(x.shape, checks.compute_dtype(x.dtype)) for x in inputs]
+
+
+def gradient_of(bias: Any, gradients: list[jax.Array]) -> tuple[Any, list[jax.Array | None]]:
+    """`gradients`, grown from `zero_gradients`, as the gradient of the bias, and those of query and key or None."""
+    learned, rebuild = split(bare(bias))
+    of_arrays, of_content = gradients[: len(learned)], gradients[len(learned) :]
+    bar = rebuild([x.astype(like.dtype) for x, like in zip(of_arrays, learned, strict=True)], gradient=True)
+    if not isinstance(bias, BoundContentBias):
+        return bar, [None, None]
+    sides = list(zip(bias.content, of_content, strict=True))
+    bar = bar.of(*(None if given is None else x.astype(given.dtype) for given, x in sides))
+    return bar, [jnp.swapaxes(x, 1, 2) if given is None else None for given, x in sides]
 
 
 def walk(
@@ -79,7 +140,8 @@ def walk(
     aligned, offset = tiles.alignment()
     i, j, count = tiles.order(aligned, offset)
     start, carry = jnp.int32(0), (state, gradients)
-    if isinstance(bias, BoundDistanceBias):
+    content, bias = content_of(bias, query, key), bare(bias)
+    if isinstance(bias, BoundDistanceBias) and bias.position_axes is None:
         start = jnp.where(aligned, count, 0)
         carry = _walk_diagonals(tiles, bias, (i, j, start), offset, query, carry, visit, soft_cap)
 
@@ -90,27 +152,26 @@ def walk(
         if allowed is not None:
             allowed = jnp.expand_dims(allowed, (0, 1) if allowed.ndim == 2 else 1)
         allowed = both(allowed, tiles.allowed_in(row, column))
-        here, there = block(query, row, tiles.size, 2), block(key, column, tiles.size, 2)
+        sides = zip(content, (row, column), strict=False)
+        contents = [block(x, place, tiles.size, 1) for x, place in sides]
         if gradients is None or bias is None:
-            given = None if bias is None else _tile_of(bias, tiles, row, column, here, there)
+            given = None if bias is None else _tile_of(bias, tiles, row, column, contents, query)
             return visit(state, row, column, given, allowed)[0], gradients
 
         learned, rebuild = split(bias)
 
-        def tile_of(learned: list[jax.Array], here: jax.Array, there: jax.Array) -> jax.Array:
-            return _tile_of(rebuild(learned), tiles, row, column, here, there)
+        def tile_of(learned: list[jax.Array], contents: list[jax.Array]) -> jax.Array:
+            return _tile_of(rebuild(learned), tiles, row, column, contents, query)
 
-        values, pull_back = jax.vjp(tile_of, learned, here, there)
+        values, pull_back = jax.vjp(tile_of, learned, contents)
         state, logits_bar = visit(state, row, column, values, allowed)
         logits_bar = sum_to(logits_bar, values.shape)
         if isinstance(bias, jax.Array):  # pulled back, every tile would be a whole array of zeros around it
             return state, [_add_tile(gradients[0], logits_bar, row, column, tiles.size)]
-        learned_bar, here_bar, there_bar = pull_back(logits_bar)
+        learned_bar, contents_bar = pull_back(logits_bar)
         updated = [_add(x, y) for x, y in zip(gradients, learned_bar, strict=False)]
-        if isinstance(bias, BoundContentBias):
-            query_bar, key_bar = gradients[len(learned) :]
-            query_bar = add_block(query_bar, here_bar.astype(query_bar.dtype), row, tiles.size, 2)
-            updated += [query_bar, add_block(key_bar, there_bar.astype(key_bar.dtype), column, tiles.size, 2)]
+        for total, bar, place in zip(gradients[len(learned) :], contents_bar, (row, column), strict=False):
+            updated.append(add_block(total, bar.astype(total.dtype), place, tiles.size, 1))
         return state, updated
 
     return lax.fori_loop(start, count, tile, carry)
@@ -162,15 +223,14 @@ def _walk_diagonals(
     return lax.while_loop(lambda carry: carry[0] < count, diagonal, (jnp.int32(0), carry))[1]
 
 
-def _tile_of(bias: Any, tiles: Tiles, i: jax.Array, j: jax.Array, query: jax.Array, key: jax.Array) -> jax.Array:
-    """The bias of tile i, j, with its queries `[B, N, size, D]` and keys: `[B or 1, N or 1, size, size]`."""
+def _tile_of(
+    bias: Any, tiles: Tiles, i: jax.Array, j: jax.Array, contents: list[jax.Array], query: jax.Array
+) -> jax.Array:
+    """The bias of tile i, j, with its contents `[B, size, ...]`: `[B or 1, N or 1, size, size]`."""
     dtype = checks.compute_dtype(query.dtype)
     if isinstance(bias, jax.Array):
         return block(block(bias, i, tiles.size, 2), j, tiles.size, 3).astype(dtype)
-    if isinstance(bias, BoundContentBias):
-        values = bias(jnp.swapaxes(query, 1, 2), jnp.swapaxes(key, 1, 2), *tiles.positions(i, j))
-    else:
-        values = bias(*tiles.positions(i, j))
+    values = bias(*contents, *tiles.positions_for(bias, i, j))
     values = values[None] if values.ndim == 3 else values
     _check_tile(values, query, tiles.size)
     return values.astype(dtype)

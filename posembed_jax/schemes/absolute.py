@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from posembed_jax import checks, lookup
-from posembed_jax.scheme import Additive, Arrays, Initializer, normal
+from posembed_jax.contracts import Additive
+from posembed_jax.scheme import Arrays, Initializer, normal
 from posembed_jax.schemes import phase
 from posembed_jax.schemes.frequencies import geometric
 

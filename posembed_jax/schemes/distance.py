@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from posembed_jax import checks, lookup
-from posembed_jax.scheme import Arrays, DistanceBias, Initializer, normal
+from posembed_jax.contracts import DistanceBias
+from posembed_jax.scheme import Arrays, Initializer, normal
 
 
 def t5_thresholds(buckets: int, max_distance: int) -> list[int]:

@@ -11,7 +11,8 @@ import numpy as np
 from jax import lax
 
 from posembed_jax import checks
-from posembed_jax.scheme import Arrays, Initializer, Rotation
+from posembed_jax.contracts import Rotation
+from posembed_jax.scheme import Arrays, Initializer
 from posembed_jax.schemes import phase
 from posembed_jax.schemes.frequencies import Frequencies, geometric
 from posembed_jax.schemes.heads import rotate_heads

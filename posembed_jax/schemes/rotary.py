@@ -11,7 +11,8 @@ import numpy as np
 from jax import lax
 
 from posembed_jax import checks
-from posembed_jax.scheme import Arrays, BoundRotation, Initializer, Rotation
+from posembed_jax.contracts import BoundRotation, Rotation
+from posembed_jax.scheme import Arrays, Initializer
 from posembed_jax.schemes import phase
 from posembed_jax.schemes.axes import Axes
 from posembed_jax.schemes.frequencies import Frequencies, geometric

@@ -1,0 +1,187 @@
+"""Refusals of transformers' files."""
+
+import dataclasses
+
+from refusals import FLAG, IDS, INT, KEYS, POSITIVE, REROTATE, ROPE, N, Q, good
+
+import posembed_jax as pe
+from posembed_jax import hf
+
+FILE = good(hf.from_config)
+
+LAYERS = {"full_attention": {"rope_type": "default"}, "sliding_attention": {"rope_type": "default"}}
+
+
+def rotation_of(config):
+    return hf.from_config(config).rotation
+
+
+T5 = good(pe.T5Bias, heads=N, bidirectional=True)
+
+SLOPES = good(pe.ALiBi, heads=N)
+
+
+class MyScaling(pe.Scaling):
+    def scale(self, frequencies, base):
+        return frequencies
+
+
+OF_FILE = good(hf.scaling, max_position_embeddings=16)
+
+REROTATED = good(REROTATE, keys=KEYS, positions=Q)
+
+ROWS = [
+    # The models of transformers' files.
+    (FILE, "config", 3, TypeError, "; it needs to be a dict or the path of a config.json"),
+    (FILE, "config", {"model_type": "bert"}, ValueError, "model_type is 'bert'; it needs to be one of", ""),
+    (
+        FILE,
+        "config",
+        {"model_type": "cohere2_moe", "rope_scaling": {"type": "linear", "factor": 2.0}},
+        ValueError,
+        "rope_scaling is {'type': 'linear', 'factor': 2.0}, which transformers does not read",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "recurrent_gemma", "rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+        ValueError,
+        "rope_type is 'linear'; this model type needs 'default'",
+        "",
+    ),
+    (good(rotation_of), "config", {"model_type": "gemma3_text"}, ValueError, "it needs one for all", ""),
+    (
+        FILE,
+        "config",
+        {"model_type": "llama", "rope_scaling": {"type": "dynamic", "factor": 2.0, "alpha": 3.0}},
+        ValueError,
+        "'alpha', which this model_type does not read",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "llama", "rope_scaling": {"type": "default"}, "rope_parameters": {"factor": 2.0}},
+        ValueError,
+        "rope_scaling is {'type': 'default'} beside rope_parameters {'factor': 2.0}; it needs",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "gemma3_text", "rope_parameters": {**LAYERS, "factor": 2.0}},
+        ValueError,
+        "it needs to be without ['factor']",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "gemma3_text", "rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+        ValueError,
+        "needs one dict for each of ['full_attention', 'sliding_attention']",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "nemotron", "rope_percent": 0.25},
+        ValueError,
+        "config has ['rope_percent'], which",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "olmo3", "rope_theta": 1e6},
+        ValueError,
+        "rope_theta is 1000000.0, which ... to be",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "llama", "rope_theta": 1e6, "rope_parameters": {"rope_theta": 2e6}},
+        ValueError,
+        "rope_theta is 1000000.0, but the rotary dict says rope_theta 2000000.0; it needs to be said once",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {
+            "model_type": "llama",
+            "max_position_embeddings": 8,
+            "rope_scaling": {"type": "default", "max_position_embeddings": 9},
+        },
+        ValueError,
+        "max_position_embeddings is 8, but the rotary",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {
+            "model_type": "phi3",
+            "original_max_position_embeddings": 8,
+            "rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 9},
+        },
+        ValueError,
+        "original_max_position_embeddings is 8, but the rotary dict says 9; it needs",
+        "",
+    ),
+    (
+        good(hf.to_config),
+        "positions",
+        dataclasses.replace(hf.from_config({"model_type": "llama"}), rotations={"": ROPE}),
+        ValueError,
+        "its rotations need to differ from the model's own in base and scaling alone",
+        "",
+    ),
+    (
+        good(hf.multimodal),
+        "config",
+        {"model_type": "llama"},
+        ValueError,
+        "model_type is 'llama'; it needs to be one",
+        "",
+    ),
+    # transformers' files.
+    (OF_FILE, "parameters", {"rope_type": "ntk-aware"}, ValueError, "its rope_type needs to be one of ['axial', "),
+    (OF_FILE, "parameters", {"rope_type": "linear", "type": "yarn"}, ValueError, "not ['linear', 'yarn']"),
+    (OF_FILE, "parameters", {"rope_type": "linear", "factor": None}, ValueError, "needs ['factor'] as well"),
+    (OF_FILE, "parameters", {"type": "linear", "factor": 2.0, "beta_fast": 32}, ValueError, "be without ['beta_fast']"),
+    (OF_FILE, "parameters", {"rope_type": "default", "factor": 2.0}, ValueError, "be without ['factor']"),
+    (
+        good(hf.scaling, parameters={"rope_type": "dynamic", "factor": 2.0}),
+        "max_position_embeddings",
+        None,
+        ValueError,
+        "without an original length in parameters it needs to be given",
+    ),
+    (
+        good(hf.scaling, parameters={"rope_type": "yarn", "original_max_position_embeddings": 8}),
+        "max_position_embeddings",
+        None,
+        ValueError,
+        "without factor in parameters",
+    ),
+    (good(hf.rope_parameters, base=10_000.0), "scaling", MyScaling(), TypeError, "one that transformers has, or None"),
+    (REROTATED, "keys", IDS, AssertionError, "floating [S, K, D] or [B, S, K, D]"),
+    (T5, "heads", 0, ValueError, INT),
+    (T5, "buckets", 2, ValueError, "at least 4"),
+    (good(pe.T5Bias, heads=N, bidirectional=False), "buckets", 1, ValueError, "at least 2"),
+    (T5, "buckets", 31, ValueError, "an even number: half a direction"),
+    (good(pe.T5Bias, heads=N, bidirectional=False), "max_distance", 16, ValueError, "at least 17"),
+    (T5, "stddev", -0.5, ValueError, POSITIVE),
+    (good(pe.T5Bias, heads=N), "bidirectional", None, ValueError, "True (encoder) or False (decoder)"),
+    (SLOPES, "heads", 4.0, ValueError, INT),
+    (SLOPES, "bias_max", 0, ValueError, POSITIVE),
+    (SLOPES, "symmetric", 0, ValueError, FLAG),
+    (SLOPES, "slopes", (0.5,), ValueError, "a tuple of 4 numbers, one a head"),
+    (SLOPES, "slopes", [0.5] * N, ValueError, "a tuple of 4 numbers, one a head"),
+    (good(pe.ALiBi, heads=2), "slopes", (0.5, 0.0), ValueError, "slopes[1] is 0.0" + POSITIVE, ""),
+    (good(pe.alibi_slopes, heads=N), "heads", 0, ValueError, INT),
+    (good(pe.alibi_slopes, heads=N), "bias_max", "8", ValueError, POSITIVE),
+]
