@@ -20,6 +20,8 @@ from posembed_jax import linen
 from posembed_jax import nnx as pnnx
 
 B, T, N, K, D, F = 3, 16, 4, 2, 8, 12
+LAST = 23  # position of the tables below
+CONTENT = pe.ContentBias.content_axes
 S = T - 3
 VOCABULARY = 11
 
@@ -35,16 +37,28 @@ class Row:
     rounds: bool = False  # the angle is rounded to float32, so large positions are not exact by design
     shifts: tuple[int, ...] = (1, 1_000, 2**20 + 1, 2**30)  # of query and key together, which change nothing
     keeps_norm: bool = True  # of what a rotation rotates, up to its amplitude
+    exact: bool = True  # a bias, or a table, in which nothing is rounded on the way
 
     @property
     def place(self) -> str:
         """Where the scheme acts in a layer, which is also the name of its arrays there."""
-        return {pe.Additive: "additive", pe.Rotation: "rotation"}.get(self.contract, "bias")
+        places = {pe.Additive: "additive", pe.Rotation: "rotation", pe.ValueBias: "value_bias"}
+        return places.get(self.contract, "bias")
 
     @property
     def axes(self) -> int | None:
         """How many numbers a position is."""
-        return getattr(self.scheme, "position_axes", None)
+        return self.scheme.position_axes
+
+    @property
+    def in_layers(self) -> bool:
+        """Whether attention layers can hold it: content of one's own is bound at every call."""
+        return getattr(self.scheme, "content_axes", CONTENT) == CONTENT
+
+    @property
+    def cached(self) -> bool:
+        """Whether it works with a KV cache, which holds no positions of several axes."""
+        return self.in_layers and (self.axes is None or self.place in ("additive", "rotation"))
 
     @property
     def heads(self) -> int:
@@ -174,19 +188,23 @@ def random_params(scheme: pe.Scheme, seed: int = 0, dtype: Any = jnp.float32) ->
 
 def spread(scheme: pe.Scheme, positions: Any) -> Any:
     """The positions, in as many numbers as the scheme takes: for every other axis tokens go backwards."""
-    axes = getattr(scheme, "position_axes", None)
-    if axes is None or positions is None:
+    if scheme.position_axes is None or positions is None:
         return positions
-    return jnp.stack([positions if axis % 2 == 0 else ~positions for axis in range(axes)], axis=-1)
+    return jnp.stack([positions if a % 2 == 0 else LAST - positions for a in range(scheme.position_axes)], axis=-1)
 
 
 def arguments(scheme: pe.Scheme, positions: jax.Array, key_positions: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
     """What the contract calls with: positions `[T]`, `[S]` and x `[T, N, D]`, or all three with a leading B."""
+    at, keys_at = spread(scheme, positions), spread(scheme, key_positions)
     if isinstance(scheme, pe.Rotation):
-        return x, spread(scheme, positions)
+        return x, at
     if isinstance(scheme, pe.ContentBias):
-        return x, x[..., : key_positions.shape[-1], :, :], positions, key_positions
-    return (positions, key_positions) if isinstance(scheme, pe.Bias) else (positions,)
+        sides = zip((x, x[..., : key_positions.shape[-1], :, :]), scheme.content_axes, strict=True)
+        return *(side if axes.count(",") == 2 else side[..., 0] for side, axes in sides), at, keys_at
+    if isinstance(scheme, pe.ValueBias):
+        weights = jnp.swapaxes(x, -3, -2)[..., :1] * jnp.ones(key_positions.shape[-1], x.dtype)
+        return weights * (1 + jnp.arange(key_positions.shape[-1], dtype=x.dtype)), at, keys_at
+    return (at, keys_at) if isinstance(scheme, pe.Bias) else (at,)
 
 
 def apply(bound: Any, positions: jax.Array, key_positions: jax.Array, x: jax.Array) -> jax.Array:
@@ -199,6 +217,7 @@ def output_shape(row: Row, *batch: int) -> tuple[int, ...]:
         "additive": (*batch, T, row.features),
         "rotation": (*batch, T, row.heads, D),
         "bias": (*batch, row.heads, T, S),
+        "value_bias": (*batch, T, row.heads, D),
     }[row.place]
 
 
@@ -214,8 +233,8 @@ def assert_same(row: Row, got: Any, want: Any) -> None:
     the tables over 1, where a unit is twice as large: four units.
     """
     assert got.dtype == want.dtype
-    exact = row.place == "bias" or isinstance(row.scheme, pe.LearnedPositions)
-    units = 0 if exact else 4 if row.place == "rotation" else 1
+    exact = isinstance(row.scheme, pe.Bias | pe.LearnedPositions) and row.exact
+    units = 0 if exact else 4 if row.place != "additive" else 1
     np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=0, atol=units * 1.2e-7)
 
 
@@ -240,12 +259,13 @@ def plain_layer(row: Row, params: Any, x: Any, positions: Any, *, segment_ids: A
     if cache is not None:
         positions = next_positions(x, cache, segment_ids) if positions is None else positions
         segment_ids = jnp.ones(x.shape[:2], jnp.int32) if segment_ids is None else segment_ids
-    x = x + bound(positions) if row.place == "additive" else x
+    x = x + bound(spread(row.scheme, positions)) if row.place == "additive" else x
     query, key, value = (jnp.einsum("btf,fnd->btnd", x, params[name]["kernel"]) for name in ("query", "key", "value"))
     if row.place == "rotation":
         at = spread(row.scheme, positions)
         query, key = bound(query, at), bound.for_keys()(key, at)
-    key_positions, key_segment_ids = positions, segment_ids
+    query_positions = spread(row.scheme, positions) if row.place in ("bias", "value_bias") else positions
+    key_positions, key_segment_ids = query_positions, segment_ids
     if cache is not None:
         cache = cache.append(key, value, positions, segment_ids)
         key, value, key_positions, key_segment_ids = cache.keys, cache.values, cache.positions, cache.segment_ids
@@ -254,8 +274,9 @@ def plain_layer(row: Row, params: Any, x: Any, positions: Any, *, segment_ids: A
         key,
         value,
         bias=bound if row.place == "bias" else None,
+        value_bias=bound if row.place == "value_bias" else None,
         causal=True,
-        query_positions=positions,
+        query_positions=query_positions,
         key_positions=key_positions,
         query_segment_ids=segment_ids,
         key_segment_ids=key_segment_ids,
@@ -267,8 +288,9 @@ def plain_layer(row: Row, params: Any, x: Any, positions: Any, *, segment_ids: A
 def linen_layer(row: Row, params: Any, x: Any, positions: Any, **keywords: Any) -> Any:
     if row.place == "additive":
         positions = next_positions(x, **keywords) if positions is None else positions
-        x = x + linen.Scheme(row.scheme).apply({"params": params.get("additive", {})}, positions)
-    if row.axes is not None:
+        at = spread(row.scheme, positions)
+        x = x + linen.Scheme(row.scheme).apply({"params": params.get("additive", {})}, at)
+    elif row.axes is not None:
         positions = spread(row.scheme, next_positions(x, **keywords) if positions is None else positions)
     module = linen.Attention(heads=row.heads, head_dim=D, key_value_heads=K, **row.in_attention)
     in_module = {name: value for name, value in params.items() if name != "additive"}
@@ -278,8 +300,8 @@ def linen_layer(row: Row, params: Any, x: Any, positions: Any, **keywords: Any) 
 def nnx_layer(row: Row, params: Any, x: Any, positions: Any, **keywords: Any) -> Any:
     if row.place == "additive":
         positions = next_positions(x, **keywords) if positions is None else positions
-        x = x + loaded(params.get("additive", {}), pnnx.Scheme, row.scheme)(positions)
-    if row.axes is not None:
+        x = x + loaded(params.get("additive", {}), pnnx.Scheme, row.scheme)(spread(row.scheme, positions))
+    elif row.axes is not None:
         positions = spread(row.scheme, next_positions(x, **keywords) if positions is None else positions)
     in_module = {name: value for name, value in params.items() if name != "additive"}
     settings = {"heads": row.heads, "head_dim": D, "key_value_heads": K, **row.in_attention}
@@ -300,6 +322,21 @@ def loaded(params: Any, cls: Any, *settings: Any, **keywords: Any) -> Any:
 
 LAYERS = {"plain": plain_layer, "linen": linen_layer, "nnx": nnx_layer}
 every_face = pytest.mark.parametrize("face", list(LAYERS))
+OF_EACH_PLACE = ("learned", "rope_half", "rope_sections", "xpos", "t5_causal")
+
+
+def every_cached(test: Any) -> Any:
+    """Runs a test for every row in the plain layer, and for a row of each place in both faces: as `row` and `face`.
+
+    `test_faces.py` shows for every row that the layers are the same.
+    """
+    pairs = [
+        pytest.param(row, face, id=f"{face}-{row.name}")
+        for row in TABLE
+        for face in LAYERS
+        if row.cached and (face == "plain" or row.name in OF_EACH_PLACE)
+    ]
+    return pytest.mark.parametrize("row, face", pairs)(test)
 
 
 @functools.cache

@@ -7,7 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import checkify
-from schemes import LAYERS, TABLE, B, D, K, T, empty_cache, every, every_face, full_pass, layer, layer_params, values
+from schemes import (
+    LAYERS,
+    TABLE,
+    B,
+    D,
+    K,
+    T,
+    empty_cache,
+    every,
+    every_cached,
+    every_face,
+    full_pass,
+    layer,
+    layer_params,
+    values,
+)
 
 import posembed_jax as pe
 
@@ -16,8 +31,7 @@ HALF = T // 2
 BY_NAME = {row.name: row for row in TABLE}
 
 
-@every_face
-@every()
+@every_cached
 def test_token_by_token_is_the_full_pass_in_one_trace(row, face):
     """16 steps, positions left to the cache."""
     x, want = full_pass(row)
@@ -38,8 +52,7 @@ def test_token_by_token_is_the_full_pass_in_one_trace(row, face):
     assert not cache.overflow.any()
 
 
-@every_face
-@every()
+@every_cached
 def test_prefill_in_ragged_chunks_is_the_full_pass(row, face):
     """Every row holds another length at every step, and a row may get nothing."""
     x, want = full_pass(row)
@@ -63,8 +76,7 @@ def chunk(x, start, lengths):
     return ids, jnp.take_along_axis(x, jnp.asarray(index)[..., None], axis=1)
 
 
-@every_face
-@every()
+@every_cached
 def test_padding_on_either_side_changes_nothing(row, face):
     """Row 0 is full, row 1 has 9 tokens and row 2 has 4; causal, so they come out as the first 9 and 4 alone."""
     x, want = full_pass(row)
@@ -79,7 +91,7 @@ def test_padding_on_either_side_changes_nothing(row, face):
             CLOSE(out[b][real[b]], want[b, :n])
 
 
-@every()
+@every(lambda row: row.cached)
 def test_what_comes_after_is_not_seen(row):
     x, want = full_pass(row)
     ids = jnp.asarray(np.arange(T) < 9, jnp.int32)

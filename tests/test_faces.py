@@ -139,7 +139,7 @@ def test_serialization_round_trips(row):
 # Attention with every scheme in its place.
 
 
-@every()
+@every(lambda row: row.in_layers)
 def test_attention_layers_agree(row):
     x, want = full_pass(row)
     ids, weights = jnp.ones((B, T), jnp.int32), values(*x.shape, seed=5)

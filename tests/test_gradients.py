@@ -72,10 +72,10 @@ def test_gradients_are_finite_differences(row):
             return jnp.sum(weights * apply(row.scheme.bind(params), *at, x).astype(jnp.float64) ** 3)
 
         slope = assert_slopes_are_differences(loss, (params, x), 2.0**-7, 1e-3)
-        assert (slope != 0) == bool(row.learned or row.place == "rotation")
+        assert (slope != 0) == bool(row.learned or not issubclass(row.contract, pe.Additive | pe.Bias))
 
 
-@every()
+@every(lambda row: row.in_layers)
 def test_gradients_through_attention_are_finite_differences(row):
     """Of the whole layer, in float32."""
     x, _ = full_pass(row)
@@ -154,7 +154,7 @@ def test_tied_logits_keep_their_gradient_in_bfloat16(param_dtype):
     np.testing.assert_allclose(gradient(jnp.bfloat16, param_dtype), want, rtol=tolerance, atol=0)
 
 
-@every(lambda row: row.place != "additive")
+@every(lambda row: row.place != "additive" and row.in_layers)
 def test_a_row_with_nothing_to_attend_has_zero_gradient(row):
     params, q = random_params(row.scheme), values(2, T, row.heads, D)
     k, v = values(2, S, K, D, seed=1), values(2, S, K, D, seed=2)
@@ -162,10 +162,11 @@ def test_a_row_with_nothing_to_attend_has_zero_gradient(row):
     mask = jnp.ones((2, 1, T, S), bool).at[0, :, 4].set(False).at[1].set(False)
 
     def loss(params, q, k, v):
-        bound = row.scheme.bind(params)
+        bound, at = row.scheme.bind(params), [spread(row.scheme, positions) for positions in (q_at, k_at)]
         if row.place == "rotation":
-            q, k, bound = bound(q, spread(row.scheme, q_at)), bound.for_keys()(k, spread(row.scheme, k_at)), None
-        out = pe.attend(q, k, v, bias=bound, mask=mask, query_positions=q_at, key_positions=k_at)
+            out = pe.attend(bound(q, at[0]), bound.for_keys()(k, at[1]), v, mask=mask)
+        else:
+            out = pe.attend(q, k, v, **{row.place: bound}, mask=mask, query_positions=at[0], key_positions=at[1])
         return jnp.sum(out * values(*out.shape, seed=4)), out
 
     grads, out = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3), has_aux=True))(params, q, k, v)

@@ -14,6 +14,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+import schemes
 from flax import linen as nn
 from flax import nnx
 from jax.experimental import checkify, topologies
@@ -215,6 +216,16 @@ FUNCTIONS = {  # name -> (function, *shapes of its arguments)
 }
 
 
+def shapes_for(row):
+    at = pe.positions.arange(schemes.T), pe.positions.arange(schemes.S)
+    return jax.eval_shape(lambda: schemes.arguments(row.scheme, *at, jnp.ones((schemes.T, row.heads, schemes.D))))
+
+
+for row in schemes.TABLE:  # the first of each kind that has no line of its own above
+    if not any(name.partition(",")[0] == type(row.scheme).__name__ for name in FUNCTIONS):
+        FUNCTIONS[f"{type(row.scheme).__name__}, {row.name}"] = bound(row.scheme, *shapes_for(row))
+
+
 def is_float(tree):
     leaves = jax.tree.leaves(tree)
     return bool(leaves) and all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
@@ -259,6 +270,7 @@ def test_every_public_function_is_in_the_table():
         "Rotation",
         "Scaling",
         "Scheme",
+        "ValueBias",
     }
     needed |= {name for name, x in vars(pe).items() if callable(x) and not name.startswith("_")} - contracts
     needed -= {"alibi_slopes", "longrope_factor", "yarn_mscale", "yarn_softmax_scale"}  # numbers, on the host

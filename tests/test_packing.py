@@ -5,7 +5,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from schemes import B, T, empty_cache, every, every_face, layer, layer_params, of, random_params, values
+from schemes import B, T, empty_cache, every, every_cached, layer, layer_params, of, random_params, spread, values
 
 import posembed_jax as pe
 
@@ -34,8 +34,10 @@ def test_positions_restart_in_each_document(segment_ids):
 @pytest.mark.parametrize("segment_ids", PACKED.values(), ids=PACKED)
 def test_packed_absolute_embeddings_are_those_of_the_documents(row, segment_ids):
     bound = row.scheme.bind(random_params(row.scheme))
-    packed = np.asarray(bound(pe.positions.from_segment_ids(jnp.array(segment_ids))))
-    alone = np.asarray(bound(pe.positions.arange(T)))
+    packed, alone = (
+        np.asarray(bound(spread(row.scheme, at)))
+        for at in (pe.positions.from_segment_ids(jnp.array(segment_ids)), pe.positions.arange(T))
+    )
     for slots in documents(segment_ids):
         np.testing.assert_array_equal(packed[slots], alone[: len(slots)])
 
@@ -63,8 +65,7 @@ def separately(row):
     return x, want
 
 
-@every_face
-@every()
+@every_cached
 def test_packed_is_separate(row, face):
     x, want = separately(row)
     packed = layer(face, row)(layer_params(row), x, pe.positions.from_segment_ids(IDS), segment_ids=IDS)
@@ -72,8 +73,7 @@ def test_packed_is_separate(row, face):
     np.testing.assert_array_equal(packed[IDS == 0], 0.0)
 
 
-@every_face
-@every()
+@every_cached
 def test_a_cached_row_may_hold_several_documents(row, face):
     """A packed prompt prefilled in two chunks: positions and segment ids travel with the cache."""
     x, want = separately(row)
