@@ -16,6 +16,7 @@ from schemes import (
     T,
     apply,
     every,
+    first_of_each_kind,
     full_pass,
     layer,
     layer_params,
@@ -75,7 +76,7 @@ def test_gradients_are_finite_differences(row):
         assert (slope != 0) == bool(row.learned or not issubclass(row.contract, pe.Additive | pe.Bias))
 
 
-@every(lambda row: row.in_layers)
+@every(lambda row: row.in_layers and first_of_each_kind(row))
 def test_gradients_through_attention_are_finite_differences(row):
     """Of the whole layer, in float32."""
     x, _ = full_pass(row)
