@@ -166,14 +166,19 @@ TABLE = [
 ]
 
 
-def every(where: Any = lambda row: True) -> pytest.MarkDecorator:
-    """Runs a test for each row of TABLE, as its argument `row`."""
-    return pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in TABLE if where(row)])
+def every(where: Any = lambda row: True, *, heavy: bool = False) -> pytest.MarkDecorator:
+    """Runs a test for each row of TABLE, as its argument `row`; where it is heavy, all but one of a kind are slow."""
+    return pytest.mark.parametrize("row", [_param(row, heavy=heavy) for row in TABLE if where(row)])
 
 
-def first_of_each_kind(row: Row) -> bool:
-    """For what is slow: the first row of each class of schemes."""
-    return next(other for other in TABLE if type(other.scheme) is type(row.scheme)) is row
+def _kind(row: Row) -> Any:
+    return type(row.scheme), *row.learned, row.axes
+
+
+def _param(row: Row, *more: Any, heavy: bool) -> Any:
+    first = next(other for other in TABLE if _kind(other) == _kind(row))
+    marks = [pytest.mark.slow] if heavy and row is not first else []
+    return pytest.param(row, *more, id="-".join([*more, row.name]), marks=marks)
 
 
 def of(contract: type) -> Any:
@@ -336,7 +341,7 @@ def every_cached(test: Any) -> Any:
     `test_faces.py` shows for every row that the layers are the same.
     """
     pairs = [
-        pytest.param(row, face, id=f"{face}-{row.name}")
+        _param(row, face, heavy=row.name not in OF_EACH_PLACE)
         for row in TABLE
         for face in LAYERS
         if row.cached and (face == "plain" or row.name in OF_EACH_PLACE)

@@ -91,7 +91,7 @@ def test_padding_on_either_side_changes_nothing(row, face):
             CLOSE(out[b][real[b]], want[b, :n])
 
 
-@every(lambda row: row.cached)
+@every(lambda row: row.cached, heavy=True)
 def test_what_comes_after_is_not_seen(row):
     x, want = full_pass(row)
     ids = jnp.asarray(np.arange(T) < 9, jnp.int32)

@@ -54,7 +54,7 @@ def pure(module):
 # The generic face.
 
 
-@every()
+@every(heavy=True)
 def test_the_scheme_module_is_the_bound_scheme(row):
     params, at = random_params(row.scheme), arguments(row.scheme, *content(row))
 
@@ -89,7 +89,7 @@ def test_initial_parameters_have_the_names_and_shapes_of_plain_jax(row):
     assert len(jax.tree.leaves(nnx.state(pnnx.Scheme(row.scheme, rngs=nnx.Rngs(0))))) == len(row.learned)
 
 
-@every()
+@every(heavy=True)
 def test_adamw_moves_what_is_learned_and_nothing_else(row):
     """Weight decay cannot touch a fixed table: there is none."""
     at, optimizer = arguments(row.scheme, *content(row)), optax.adamw(1e-2, weight_decay=0.1)
@@ -139,7 +139,7 @@ def test_serialization_round_trips(row):
 # Attention with every scheme in its place.
 
 
-@every(lambda row: row.in_layers)
+@every(lambda row: row.in_layers, heavy=True)
 def test_attention_layers_agree(row):
     x, want = full_pass(row)
     ids, weights = jnp.ones((B, T), jnp.int32), values(*x.shape, seed=5)

@@ -16,7 +16,6 @@ from schemes import (
     T,
     apply,
     every,
-    first_of_each_kind,
     full_pass,
     layer,
     layer_params,
@@ -57,7 +56,7 @@ def assert_slopes_are_differences(f, tree, step, tolerance):
     return float(slope)
 
 
-@every()
+@every(heavy=True)
 def test_gradients_are_finite_differences(row):
     """In float64, with respect to all learned arrays and inputs together.
 
@@ -76,7 +75,7 @@ def test_gradients_are_finite_differences(row):
         assert (slope != 0) == bool(row.learned or not issubclass(row.contract, pe.Additive | pe.Bias))
 
 
-@every(lambda row: row.in_layers and first_of_each_kind(row))
+@every(lambda row: row.in_layers, heavy=True)
 def test_gradients_through_attention_are_finite_differences(row):
     """Of the whole layer, in float32."""
     x, _ = full_pass(row)
@@ -155,7 +154,7 @@ def test_tied_logits_keep_their_gradient_in_bfloat16(param_dtype):
     np.testing.assert_allclose(gradient(jnp.bfloat16, param_dtype), want, rtol=tolerance, atol=0)
 
 
-@every(lambda row: row.place != "additive" and row.in_layers)
+@every(lambda row: row.place != "additive" and row.in_layers, heavy=True)
 def test_a_row_with_nothing_to_attend_has_zero_gradient(row):
     params, q = random_params(row.scheme), values(2, T, row.heads, D)
     k, v = values(2, S, K, D, seed=1), values(2, S, K, D, seed=2)

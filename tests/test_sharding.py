@@ -28,7 +28,7 @@ def explicit_mesh():
     return jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
 
 
-@every()
+@every(heavy=True)
 def test_a_sharded_sequence_is_the_whole_one(row, sequence_mesh):
     """In order, each shard making its own positions; and in zigzag order, positions being sharded like the tokens."""
     bound, x, keys = row.scheme.bind(random_params(row.scheme)), values(T, row.heads, D), jnp.arange(S)
@@ -51,7 +51,7 @@ def test_a_sharded_sequence_is_the_whole_one(row, sequence_mesh):
     assert_same(row, jnp.take(got, pe.positions.inverse_order(order), axis=sequence_axis(row)), want)
 
 
-@every()
+@every(heavy=True)
 def test_a_sharded_batch_is_the_whole_one(row, sequence_mesh):
     bound, x = row.scheme.bind(random_params(row.scheme)), values(SHARDS, T, row.heads, D)
     positions = pe.positions.arange(T, jnp.arange(SHARDS))

@@ -53,7 +53,7 @@ def test_jit_vmap_batch_and_row_by_row_agree(row):
         assert_same(row, got, whole)
 
 
-@every()
+@every(heavy=True)
 def test_scan_and_remat(row):
     """Scanned over chunks of the sequence, with the bound scheme closed over, and rematerialised."""
     bound = row.scheme.bind(random_params(row.scheme))
@@ -118,7 +118,7 @@ def test_settings_that_differ_are_not_equal():
     assert len({row.name for row in TABLE}) == len(TABLE)
 
 
-@every()
+@every(heavy=True)
 def test_equal_settings_share_one_trace(row):
     traces = []
 
