@@ -25,9 +25,11 @@ from posembed_jax.schemes.absolute import LearnedPositions as LearnedPositions
 from posembed_jax.schemes.absolute import Sinusoidal as Sinusoidal
 from posembed_jax.schemes.axes import Axes as Axes
 from posembed_jax.schemes.distance import ALiBi as ALiBi
+from posembed_jax.schemes.distance import ClippedBias as ClippedBias
 from posembed_jax.schemes.distance import T5Bias as T5Bias
 from posembed_jax.schemes.distance import alibi_slopes as alibi_slopes
 from posembed_jax.schemes.fourier_rotary import FoPE as FoPE
+from posembed_jax.schemes.functional import KERPLE as KERPLE
 from posembed_jax.schemes.layouts import permute_layout as permute_layout
 from posembed_jax.schemes.mixed import RoPEMixed as RoPEMixed
 from posembed_jax.schemes.rotary import RoPE as RoPE

@@ -88,6 +88,7 @@ def _learns(**shapes: tuple[int, ...]) -> dict[str, Any]:
 
 
 ROUNDS = {"rounds": True}
+INEXACT = {"exact": False}
 FOPE = {"keeps_norm": False, "shifts": ()}  # not relative
 XPOS = {"keeps_norm": False, "shifts": (1, 1_000, 2**14)}
 
@@ -162,6 +163,10 @@ TABLE = [
         alibi_linear=pe.ALiBi(heads=N, symmetric=False),
         alibi_6_heads=pe.ALiBi(heads=6, bias_max=5.0),
         alibi_slopes=pe.ALiBi(heads=N, slopes=(0.5, 0.25, 2.0, 0.125)),
+        clipped=(pe.ClippedBias(heads=N, left=9, right=5), _learns(table=(N, 15))),
+        clipped_symmetric=(pe.ClippedBias(heads=6, left=7, right=7, symmetric=True), _learns(table=(6, 8))),
+        kerple_log=(pe.KERPLE(heads=N), INEXACT | _learns(log_r1=(N,), log_r2=(N,))),
+        kerple_power=(pe.KERPLE(heads=6, kind="power"), INEXACT | _learns(log_r1=(6,), logit_r2=(6,))),
     ),
 ]
 
@@ -245,7 +250,8 @@ def assert_same(row: Row, got: Any, want: Any) -> None:
     assert got.dtype == want.dtype
     exact = isinstance(row.scheme, pe.Bias | pe.LearnedPositions) and row.exact
     units = 0 if exact else 4 if row.place != "additive" else 1
-    np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=0, atol=units * 1.2e-7)
+    largest = max(1.0, np.abs(want).max()) if isinstance(row.scheme, pe.Bias) else 1.0
+    np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=0, atol=units * 1.2e-7 * largest)
 
 
 # A causal attention layer with the scheme in its place, written three times. The parameters are the same tree.

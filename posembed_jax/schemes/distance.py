@@ -95,6 +95,55 @@ class T5Bias(DistanceBias):
         return lookup.columns(arrays["table"], self.bucket(distance))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClippedBias(DistanceBias):
+    """A learned value for each head and distance; beyond the ends of the table, that of its end.
+
+        bias[n, t, s] = table[n, clip(distance, -left, right) + left]
+        bias[n, t, s] = table[n, min(abs(distance), left)]                     symmetric=True
+        distance = key_positions[s] - query_positions[t]
+
+    Args:
+        heads: N.
+        left, right: how far before and after the query keys have values of their own. The audio encoder of
+            Phi-4-multimodal has `left = bias_max_distance` and `right = left - 1`.
+        symmetric: the same values before and after; right is left.
+        stddev: of the normal initializer.
+
+    Params: `{"table": [heads, left + right + 1]}`; when symmetric, `[heads, left + 1]`.
+
+    >>> import jax.numpy as jnp, posembed_jax as pe
+    >>> bound = pe.ClippedBias(heads=1, left=2, right=1).bind({"table": jnp.array([[-2.0, -1.0, 0.0, 1.0]])})
+    >>> bound(pe.positions.arange(2, 2), pe.positions.arange(5)).tolist()
+    [[[-2.0, -1.0, 0.0, 1.0, 1.0], [-2.0, -2.0, -1.0, 0.0, 1.0]]]
+
+    Source: https://arxiv.org/abs/1803.02155, section 3.2, for the clipping.
+    """
+
+    heads: int
+    left: int
+    right: int
+    symmetric: bool = False
+    stddev: float = 0.02
+
+    def __post_init__(self):
+        checks.integer_setting("heads", self.heads)
+        checks.integer_setting("left", self.left, minimum=0)
+        checks.integer_setting("right", self.right, minimum=0)
+        checks.flag("symmetric", self.symmetric)
+        checks.number_setting("stddev", self.stddev)
+        if self.symmetric and self.left != self.right:
+            raise ValueError(f"right is {self.right}; with symmetric=True it needs to be left, {self.left}.")
+
+    def inits(self) -> dict[str, Initializer]:
+        entries = self.left + 1 + (0 if self.symmetric else self.right)
+        return {"table": normal(self.stddev, (self.heads, entries))}
+
+    def at(self, arrays: Arrays, distance: jax.Array) -> jax.Array:
+        clipped = jnp.clip(distance, -self.left, self.right)
+        return lookup.columns(arrays["table"], jnp.abs(clipped) if self.symmetric else clipped + self.left)
+
+
 def alibi_slopes(heads: int, *, bias_max: float = 8.0) -> tuple[float, ...]:
     """The slopes of the paper, for every head count.
 
