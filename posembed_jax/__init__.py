@@ -24,6 +24,7 @@ from posembed_jax.scheme import normal as normal
 from posembed_jax.schemes.absolute import LearnedPositions as LearnedPositions
 from posembed_jax.schemes.absolute import Sinusoidal as Sinusoidal
 from posembed_jax.schemes.axes import Axes as Axes
+from posembed_jax.schemes.axis_bias import AxisBias as AxisBias
 from posembed_jax.schemes.distance import ALiBi as ALiBi
 from posembed_jax.schemes.distance import ClippedBias as ClippedBias
 from posembed_jax.schemes.distance import T5Bias as T5Bias
@@ -48,6 +49,9 @@ from posembed_jax.schemes.scaling import yarn_mscale as yarn_mscale
 from posembed_jax.schemes.temperature import LogTemperature as LogTemperature
 from posembed_jax.schemes.temperature import SteppedTemperature as SteppedTemperature
 from posembed_jax.schemes.temperature import yarn_softmax_scale as yarn_softmax_scale
+from posembed_jax.schemes.windows import BEiTBias as BEiTBias
+from posembed_jax.schemes.windows import LeViTBias as LeViTBias
+from posembed_jax.schemes.windows import SwinBias as SwinBias
 from posembed_jax.schemes.xpos import XPos as XPos
 from posembed_jax.tokens import embed as embed
 from posembed_jax.tokens import logits as logits

@@ -138,3 +138,10 @@ def number_setting(name: str, value: Any, above: float = 0.0) -> None:
     real = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(float(value))
     if not real or value <= above:
         raise ValueError(f"{name} is {value!r}; it needs to be a finite Python number above {above:g}.")
+
+
+def sizes(name: str, value: Any) -> None:
+    if not isinstance(value, tuple) or not value:
+        raise ValueError(f"{name} is {value!r}; it needs to be a tuple of sizes, such as (height, width).")
+    for axis, size in enumerate(value):
+        integer_setting(f"{name}[{axis}]", size)

@@ -151,10 +151,7 @@ def grid(shape: tuple[int, ...]) -> jax.Array:
     >>> positions.grid((2, 3)).tolist()
     [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
     """
-    if not isinstance(shape, tuple) or not shape:
-        raise ValueError(f"shape is {shape!r}; it needs to be a tuple of sizes, such as (height, width).")
-    for axis, size in enumerate(shape):
-        checks.integer_setting(f"shape[{axis}]", size)
+    checks.sizes("shape", shape)
     axes = [lax.broadcasted_iota(jnp.int32, shape, axis) for axis in range(len(shape))]
     return jnp.stack(axes, axis=-1).reshape(math.prod(shape), len(shape))
 

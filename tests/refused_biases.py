@@ -1,5 +1,6 @@
 """Refusals of relative biases."""
 
+import jax.numpy as jnp
 from refusals import COUNT, FLAG, INT, POSITIVE, N, good
 
 import posembed_jax as pe
@@ -7,6 +8,12 @@ import posembed_jax as pe
 KERPLE = good(pe.KERPLE, heads=N)
 
 CLIPPED = good(pe.ClippedBias, heads=N, left=2, right=2)
+
+AXES = good(pe.AxisBias)
+
+SIZES = "; it needs to be a tuple of sizes, such as (height, width)"
+
+NEAR, FAR = jnp.zeros((1, 2), jnp.int32), jnp.array([[1, 0], [2, 5]])
 
 ROWS = [
     (KERPLE, "heads", 0, ValueError, INT),
@@ -22,5 +29,36 @@ ROWS = [
         1,
         ValueError,
         "; with symmetric=True it needs to be left, 2",
+    ),
+    *(
+        row
+        for scheme, size in ((pe.SwinBias, "window"), (pe.LeViTBias, "shape"), (pe.BEiTBias, "shape"))
+        for row in (
+            (good(scheme, **{size: (2, 3)}), "heads", 0, ValueError, INT),
+            (good(scheme, heads=N), size, [2, 3], ValueError, SIZES),
+            (good(scheme, heads=N), size, (), ValueError, SIZES),
+            (good(scheme, heads=N), size, (2, 0), ValueError, f"{size}[1] is 0" + INT, ""),
+            (good(scheme, heads=N, **{size: (2, 3)}), "stddev", 0.0, ValueError, POSITIVE),
+        )
+    ),
+    (
+        good(pe.LeViTBias(heads=1, shape=(2, 6)).bind({"table": jnp.zeros((1, 12))}), query_positions=NEAR),
+        "key_positions",
+        FAR,
+        ValueError,
+        "key_positions - query_positions goes from [1, 0] to [2, 5], but the table is of the offsets within (2, 6): "
+        "correct the positions, or make the table larger",
+        "",
+    ),
+    (AXES, "biases", [pe.ALiBi(heads=N)], ValueError, "; it needs to be a tuple of a DistanceBias for each axis"),
+    (AXES, "biases", (), ValueError, "; it needs to be a tuple of a DistanceBias for each axis"),
+    (AXES, "biases", (pe.BEiTBias(heads=N, shape=(2, 3)),), TypeError, "biases[0] is ... such as T5Bias(...)", ""),
+    (
+        AXES,
+        "biases",
+        (pe.ALiBi(heads=N), pe.ALiBi(heads=3)),
+        ValueError,
+        f"biases[1] has 3 heads; it needs {N}, as the first",
+        "",
     ),
 ]

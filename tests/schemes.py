@@ -164,10 +164,15 @@ TABLE = [
         alibi_6_heads=pe.ALiBi(heads=6, bias_max=5.0),
         alibi_slopes=pe.ALiBi(heads=N, slopes=(0.5, 0.25, 2.0, 0.125)),
         clipped=(pe.ClippedBias(heads=N, left=9, right=5), _learns(table=(N, 15))),
-        clipped_symmetric=(pe.ClippedBias(heads=6, left=7, right=7, symmetric=True), _learns(table=(6, 8))),
-        kerple_log=(pe.KERPLE(heads=N), INEXACT | _learns(log_r1=(N,), log_r2=(N,))),
+        swin=(pe.SwinBias(heads=N, window=(24, 23)), _learns(table=(N, 47 * 45))),
+        levit=(pe.LeViTBias(heads=6, shape=(23, 24)), _learns(table=(6, 23 * 24))),
+        axis_bias=(
+            pe.AxisBias(biases=(pe.ClippedBias(heads=N, left=9, right=5), pe.ALiBi(heads=N), pe.KERPLE(heads=N))),
+            INEXACT | _learns(table_0=(N, 15), log_r1_2=(N,), log_r2_2=(N,)),
+        ),
         kerple_power=(pe.KERPLE(heads=6, kind="power"), INEXACT | _learns(log_r1=(6,), logit_r2=(6,))),
     ),
+    *_rows(pe.Bias, beit=(pe.BEiTBias(heads=N, shape=(23, 23)), {"shifts": ()} | _learns(table=(N, 45 * 45 + 3)))),
 ]
 
 

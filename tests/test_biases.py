@@ -1,5 +1,8 @@
 """Relative biases against transformers' numbers, and references of a few lines in float64 from the papers."""
 
+import dataclasses
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +13,7 @@ import posembed_jax as pe
 from posembed_jax import lookup
 
 N = 3
+CASES = Path(__file__).parent / "golden" / "cases"  # transformers' numbers: see the README there
 
 
 def wave(*shape, seed=0):
@@ -116,3 +120,183 @@ def test_clipped_bias_is_phi4s(scheme, wanted):
     assert len(np.unique(wanted)) == scheme.inits()["table"].shape[1]
     ends = numbered(scheme).at(jnp.array([-(2**31) + 1, 2**31 - 1]))
     np.testing.assert_array_equal(ends, [[3 if scheme.symmetric else 0, np.max(wanted)]] * N)
+
+
+# Offsets within windows and images
+
+
+def table_of(x):
+    return {"table": jnp.asarray(np.asarray(x).T)}
+
+
+@pytest.mark.parametrize("name,window", [("swin__w2x4", (2, 4)), ("swin__w3x3", (3, 3)), ("donut-swin__w3", (3, 3))])
+def test_swin_bias_is_transformers(name, window):
+    case, at = np.load(CASES / f"bias_window__{name}.npz"), pe.positions.grid(window)
+    scheme = pe.SwinBias(heads=N, window=window)
+    np.testing.assert_array_equal(numbered(scheme)(at, at)[0].reshape(-1), case["out.index"].reshape(-1))
+    if "par.table" in case:
+        np.testing.assert_array_equal(scheme.bind(table_of(case["par.table"]))(at + 7, at + 7), case["out.bias"][0])
+        return
+    q, k, v = (
+        (case["in.x"] @ case[f"par.{name}.weight"].T + case[f"par.{name}.bias"]).reshape(1, 9, N, 4)
+        for name in ("query", "key", "value")
+    )
+    bias = scheme.bind(table_of(case["par.relative_position_bias_table"]))
+    out = pe.attend(q, k, v, bias=bias, query_positions=at).reshape(1, 9, 12)
+    np.testing.assert_allclose(out, case["out.attn_out"], rtol=0, atol=1e-6)
+
+
+def test_swin_bias_of_three_axes():
+    window = (2, 3, 4)
+    at = np.asarray(pe.positions.grid(window))
+    y, x, z = np.moveaxis(at[:, None] - at[None, :], -1, 0) + np.array([1, 2, 3])[:, None, None]
+    np.testing.assert_array_equal(numbered(pe.SwinBias(heads=N, window=window))(at, at)[2], y * 5 * 7 + x * 7 + z)
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+def test_swin_bias_is_that_of_neighbourhood_attention(dilation):
+    """NATTEN 0.14: key `ki` of query i stands at `start(i) + ki dilation` and has `rpb[first(i) + ki]`."""
+    kernel, length = 5, 19
+    half = kernel // 2
+    rpb = np.random.default_rng(0).normal(size=(N, 2 * kernel - 1, 2 * kernel - 1)).astype(np.float32)
+    scheme = pe.SwinBias(heads=N, window=(kernel, kernel))
+    bound = scheme.bind({"table": jnp.asarray(rpb[:, ::-1, ::-1].reshape(N, -1))})
+
+    def neighbours(i):
+        """(position, index in rpb) of each key that query i attends, along one axis."""
+        mine = range(i % dilation, length, dilation)  # those that it could attend
+        own = i // dilation
+        start = min(max(own - half, 0), len(mine) - kernel)
+        return [(mine[start + ki], kernel - 1 - (own - start) + ki) for ki in range(kernel)]
+
+    assert dilation > 1 or [neighbours(i)[0] for i in (0, 1, 9, 18)] == [(0, 4), (0, 3), (7, 2), (14, 0)]
+    for i, j in ((0, 18), (4, 1), (9, 10)):
+        rows, columns = neighbours(i), neighbours(j)
+        keys = jnp.array([(y, x) for y, _ in rows for x, _ in columns]) // dilation
+        got = bound(jnp.array([(i, j)]) // dilation, keys)
+        want = [[rpb[n, a, b] for _, a in rows for _, b in columns] for n in range(N)]
+        np.testing.assert_array_equal(got[:, 0], want)
+
+
+# transformers 5.23.0: `LevitAttention` of resolution 3, `LevitAttentionSubsample` from 4 to 2 with stride 2,
+# `BeitRelativePositionBias.generate_relative_position_index((2, 3))`.
+LEVIT = [[0, 1, 2, 3, 4, 5, 6, 7, 8], [1, 0, 1, 4, 3, 4, 7, 6, 7], [2, 1, 0, 5, 4, 3, 8, 7, 6]]
+LEVIT += [[3, 4, 5, 0, 1, 2, 3, 4, 5], [4, 3, 4, 1, 0, 1, 4, 3, 4], [5, 4, 3, 2, 1, 0, 5, 4, 3]]
+LEVIT += [[6, 7, 8, 3, 4, 5, 0, 1, 2], [7, 6, 7, 4, 3, 4, 1, 0, 1], [8, 7, 6, 5, 4, 3, 2, 1, 0]]
+SHRINKING = [
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+    [2, 1, 0, 1, 6, 5, 4, 5, 10, 9, 8, 9, 14, 13, 12, 13],
+]
+SHRINKING += [[8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7], [10, 9, 8, 9, 6, 5, 4, 5, 2, 1, 0, 1, 6, 5, 4, 5]]
+BEIT = [[17, 15, 15, 15, 15, 15, 15], [16, 7, 6, 5, 2, 1, 0], [16, 8, 7, 6, 3, 2, 1], [16, 9, 8, 7, 4, 3, 2]]
+BEIT += [[16, 12, 11, 10, 7, 6, 5], [16, 13, 12, 11, 8, 7, 6], [16, 14, 13, 12, 9, 8, 7]]
+
+
+def test_levit_bias_is_transformers():
+    small, large = pe.positions.grid((2, 2)), pe.positions.grid((4, 4))
+    square = pe.positions.grid((3, 3))
+    np.testing.assert_array_equal(numbered(pe.LeViTBias(heads=N, shape=(3, 3)))(square, square)[1], LEVIT)
+    np.testing.assert_array_equal(numbered(pe.LeViTBias(heads=N, shape=(4, 4)))(2 * small, large)[1], SHRINKING)
+
+
+def test_beit_bias_is_transformers():
+    """Also of a row of the batch without a class token, and with one elsewhere."""
+    at = jnp.concatenate([jnp.full((1, 2), -1), pe.positions.grid((2, 3))])
+    bound = numbered(pe.BEiTBias(heads=N, shape=(2, 3)))
+    np.testing.assert_array_equal(bound(at, at), [BEIT] * N)
+    order = np.array([[1, 2, 3, 4, 5, 6], [3, 0, 1, 2, 6, 5]])
+    want = np.array(BEIT)[order[:, :, None], order[:, None, :]]
+    np.testing.assert_array_equal(jax.jit(lambda at: bound(at, at))(at[order])[:, 1], want)
+
+
+OUTSIDE = {
+    "swin": (pe.SwinBias(heads=N, window=(2, 3)), [2, 0], [-1, -2]),
+    "levit": (pe.LeViTBias(heads=N, shape=(2, 3)), [0, -3], [1, 2]),
+    "beit": (pe.BEiTBias(heads=N, shape=(2, 3)), [-2, 1], [1, -2]),
+}
+
+
+@pytest.mark.parametrize("scheme,outside,inside", OUTSIDE.values(), ids=OUTSIDE)
+def test_traced_offsets_outside_the_table_are_nan_and_pass_nothing_back(scheme, outside, inside):
+    """Never a neighbour's entry; when they are concrete, they are refused."""
+    query, keys = jnp.zeros((1, 2), jnp.int32), jnp.array([outside, inside, [2**31 - 1, 0], [0, -(2**31)]])
+    params = {"table": values(*scheme.inits()["table"].shape)}
+
+    def loss(params):
+        bias = scheme.bind(params)(query, keys)[:, 0]
+        return jnp.nansum(bias), bias
+
+    gradient, bias = jax.jit(jax.grad(loss, has_aux=True))(params)
+    assert np.isnan(bias[:, [0, 2, 3]]).all() and not np.isnan(bias[:, 1]).any()
+    np.testing.assert_array_equal(np.sum(gradient["table"], axis=1), 1.0)
+    with pytest.raises(ValueError, match="correct the positions, or make the table larger"):
+        scheme.bind(params)(query, keys)
+
+
+def test_memory_of_a_table_of_offsets_grows_with_the_length():
+    """Forward and backward over an image of 64 rows, as compiled: of 8,192 patches a matrix would be 2 GiB."""
+    heads, temporary = 8, []
+    for width in (32, 64, 128):
+        scheme, at = pe.SwinBias(heads=heads, window=(64, width)), pe.positions.grid((64, width))
+
+        def loss(params, q, k, v, scheme=scheme, at=at):
+            out = pe.attend(q, k, v, bias=scheme.bind(params), query_positions=at, implementation="xla")
+            return jnp.sum(out**2)
+
+        x = jax.ShapeDtypeStruct((1, 64 * width, heads, 32), jnp.float32)
+        params = {"table": jax.ShapeDtypeStruct(scheme.inits()["table"].shape, jnp.float32)}
+        done = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).lower(params, x, x, x).compile()
+        temporary.append(done.memory_analysis().temp_size_in_bytes)
+    assert temporary[1] < 2.2 * temporary[0] and temporary[2] < 2.2 * temporary[1]
+    assert temporary[2] < heads * 8192**2 * 4 / 16
+
+
+# Sums over axes
+
+
+def test_axis_bias_is_layoutlmv2s():
+    """Positions in the text, left and bottom of the box."""
+    case = np.load(CASES / "bias_t5__layoutlmv2__1d_2d.npz")
+    biases = [pe.T5Bias(heads=N, buckets=32, max_distance=128, bidirectional=True)]
+    biases += 2 * [pe.T5Bias(heads=N, buckets=64, max_distance=256, bidirectional=True)]
+    tables = [jnp.asarray(case[f"par.{name}_bias.weight"]) for name in ("rel_pos", "rel_pos_x", "rel_pos_y")]
+    bound = pe.AxisBias(biases=tuple(biases)).bind({f"table_{i}": table for i, table in enumerate(tables)})
+    box = case["in.bbox"]
+    at = np.stack([case["in.position_ids"], box[..., 0], box[..., 3]], axis=-1).astype(np.int32)
+    np.testing.assert_allclose(bound(at, at), case["out.b1d"] + case["out.b2d"], rtol=0, atol=5e-7)
+
+
+# transformers 5.23.0: `_cal_1d_pos_emb + _cal_2d_pos_emb` of LayoutLMv3's encoder, with the tables of the test.
+LAYOUTLMV3 = [
+    [
+        [1.7507679, -2.9589050, -0.3958210, 0.0771630],
+        [-1.0763779, 1.7507679, -1.0753300, 2.0665121],
+        [1.2868690, 1.2190420, 1.7507679, 0.7977380],
+        [-0.1608180, 1.7074040, 0.2615341, 1.7507679],
+    ],
+    [
+        [2.4001329, -1.2722740, -0.0473230, -0.3282840],
+        [-1.5106760, 2.4001329, -0.6177630, 1.4308810],
+        [-1.1451310, -0.1889920, 2.4001329, -0.2330510],
+        [-1.8115110, 0.1404940, -1.7556911, 2.4001329],
+    ],
+]
+
+
+def test_axis_bias_is_layoutlmv3s():
+    shared = pe.T5Bias(heads=2, buckets=12, max_distance=40, bidirectional=True)
+    scheme = pe.AxisBias(biases=(dataclasses.replace(shared, buckets=8, max_distance=10), shared, shared))
+    params = {"table_0": wave(2, 8), "table_1": wave(2, 12, seed=1), "table_2": wave(2, 12, seed=2)}
+    at = jnp.array([[0, 0, 6], [1, 10, 9], [2, 60, 50], [30, 11, 75]])
+    np.testing.assert_allclose(scheme.bind(params)(at, at), LAYOUTLMV3, rtol=0, atol=1e-6)
+
+
+def test_axis_bias_of_a_bias_of_two_axes():
+    time, plane = pe.ClippedBias(heads=N, left=1, right=1), pe.SwinBias(heads=N, window=(2, 2))
+    tables = {"table_0": values(N, 3), "table_1": values(N, 9, seed=1)}
+    at = pe.positions.grid((2, 2, 2))
+    scheme = pe.AxisBias(biases=(time, plane))
+    assert scheme.position_axes == 3
+    want = time.bind({"table": tables["table_0"]})(at[:, 0], at[:, 0])
+    want = want + plane.bind({"table": tables["table_1"]})(at[:, 1:], at[:, 1:])
+    np.testing.assert_array_equal(scheme.bind(tables)(at, at), want)
