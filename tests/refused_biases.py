@@ -7,6 +7,8 @@ import posembed_jax as pe
 
 KERPLE = good(pe.KERPLE, heads=N)
 
+SANDWICH = good(pe.Sandwich, heads=N)
+
 CLIPPED = good(pe.ClippedBias, heads=N, left=2, right=2)
 
 AXES = good(pe.AxisBias)
@@ -18,6 +20,10 @@ NEAR, FAR = jnp.zeros((1, 2), jnp.int32), jnp.array([[1, 0], [2, 5]])
 ROWS = [
     (KERPLE, "heads", 0, ValueError, INT),
     (KERPLE, "kind", "exponential", ValueError, "; it needs to be one of 'log', 'power'"),
+    (SANDWICH, "heads", 0, ValueError, INT),
+    (SANDWICH, "features", 0, ValueError, INT),
+    (SANDWICH, "features", 7, ValueError, "; it needs to be even: a sine and a cosine a frequency"),
+    (SANDWICH, "base", 1.0, ValueError, "; it needs to be a finite Python number above 1"),
     (CLIPPED, "heads", 0, ValueError, INT),
     (CLIPPED, "left", -1, ValueError, COUNT),
     (CLIPPED, "right", 1.0, ValueError, COUNT),

@@ -170,6 +170,7 @@ TABLE = [
             pe.AxisBias(biases=(pe.ClippedBias(heads=N, left=9, right=5), pe.ALiBi(heads=N), pe.KERPLE(heads=N))),
             INEXACT | _learns(table_0=(N, 15), log_r1_2=(N,), log_r2_2=(N,)),
         ),
+        sandwich=(pe.Sandwich(heads=6, features=10), INEXACT),
         kerple_power=(pe.KERPLE(heads=6, kind="power"), INEXACT | _learns(log_r1=(6,), logit_r2=(6,))),
     ),
     *_rows(pe.Bias, beit=(pe.BEiTBias(heads=N, shape=(23, 23)), {"shifts": ()} | _learns(table=(N, 45 * 45 + 3)))),

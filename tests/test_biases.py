@@ -100,6 +100,29 @@ def test_kerple_begins_as_the_authors_do(kind):
         assert 0 < x.min() < 0.02 * most and 0.98 * most < x.max() < most and abs(x.mean() - most / 2) < 0.05 * most
 
 
+def test_sandwich():
+    """The authors' code: embeddings of sines and cosines, their product, compression of `8 h / heads`, h = 1 ... heads.
+
+    In float64, also at distances where the usual float32 angle is noise.
+    """
+    heads, features = 12, 128
+    positions = np.array([0, 1, 2, 77, 4096, 2**20 + 1, 2**30], np.int64)
+    angles = positions[:, None] / 1e4 ** (2 * np.arange(features // 2) / features)
+    embeddings = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+    want = embeddings @ embeddings.T / (np.arange(1, heads + 1) * 8 / heads)[:, None, None]
+    at = jnp.asarray(positions, jnp.int32)
+    bias = pe.Sandwich(heads=heads, features=features).bind({})
+    np.testing.assert_allclose(jax.jit(lambda at: bias(at, at))(at), want, rtol=0, atol=2e-5)
+
+
+def test_sandwich_takes_the_memory_of_the_bias():
+    """As compiled: 64 frequencies at once would be 8 times the bias of 8 heads."""
+    bias = pe.Sandwich(heads=8).bind({})
+    x = jax.ShapeDtypeStruct((512,), jnp.int32)
+    memory = jax.jit(lambda q, k: bias(q, k)).lower(x, x).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < memory.output_size_in_bytes
+
+
 # transformers 5.23.0: rows of `Phi4MultimodalAudioRelativeAttentionBias` of a table of its own indices. Where it is
 # symmetric and the distance is bias_max_distance, transformers reads past the end.
 PHI4 = [[3, 4, 5, 5, 5, 5, 5], [2, 3, 4, 5, 5, 5, 5], [1, 2, 3, 4, 5, 5, 5], [0, 1, 2, 3, 4, 5, 5]]

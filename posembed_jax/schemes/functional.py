@@ -7,10 +7,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from posembed_jax import checks
 from posembed_jax.contracts import DistanceBias
 from posembed_jax.scheme import Arrays, Initializer
+from posembed_jax.schemes import phase
+from posembed_jax.schemes.frequencies import geometric
 
 KERNELS = ("log", "power")
 
@@ -67,6 +71,54 @@ class KERPLE(DistanceBias):
             return -r1 * jnp.log1p(jnp.exp(given["log_r2"]) * away)
         power = jnp.maximum(away, 1.0) ** (2.0 * jax.nn.sigmoid(given["logit_r2"]))  # 0 ** r2 has no finite gradient
         return -r1 * jnp.where(away > 0.0, power, 0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sandwich(DistanceBias):
+    """The product of two sinusoidal embeddings, divided by a compression of each head.
+
+        bias[n, t, s] = sum_i cos((key_positions[s] - query_positions[t]) base ** (-2 i / features)) / compression[n]
+        compression[n] = 8 (n + 1) / heads
+
+    with i = 0 ... features / 2 - 1. (NeMo counts i from 1 and subtracts `features / 2` from the sum.)
+
+    Args:
+        heads: N.
+        features: of the sinusoidal embeddings, even; 128 in the paper, whatever the width of the model.
+        base: of the frequencies.
+
+    Params: none.
+
+    >>> import posembed_jax as pe
+    >>> pe.Sandwich(heads=2, features=4).bind({}).at(jax.numpy.zeros(1, int)).tolist()  # features / 2 / compression
+    [[0.5], [0.25]]
+
+    Source: https://arxiv.org/abs/2212.10356, section 5 and appendix A.
+    """
+
+    heads: int
+    features: int = 128
+    base: float = 10_000.0
+
+    def __post_init__(self):
+        checks.integer_setting("heads", self.heads)
+        checks.integer_setting("features", self.features)
+        checks.number_setting("base", self.base, above=1.0)
+        if self.features % 2:
+            raise ValueError(f"features is {self.features}; it needs to be even: a sine and a cosine a frequency.")
+
+    def constants(self) -> dict[str, np.ndarray]:
+        frequencies = geometric(self.features // 2, self.base, self.features / 2)
+        compression = 8.0 * np.arange(1, self.heads + 1) / self.heads
+        return {"turns": phase.turns(frequencies)[None], "factors": (1.0 / compression).astype(np.float32)}
+
+    def at(self, arrays: Arrays, distance: jax.Array) -> jax.Array:
+        def add(total: jax.Array, words: jax.Array) -> tuple[jax.Array, None]:
+            return total + phase.cos_sin(distance[..., None], words[:, None])[0][..., 0], None
+
+        # one frequency after the other: all at once are features / 2 arrays as large as the bias
+        total, _ = lax.scan(add, jnp.zeros_like(distance, jnp.float32), arrays["turns"][0].T)
+        return of_heads(arrays["factors"], distance) * total[None]
 
 
 def of_heads(x: jax.Array, distance: jax.Array) -> jax.Array:
