@@ -53,6 +53,7 @@ from posembed_jax.schemes.temperature import yarn_softmax_scale as yarn_softmax_
 from posembed_jax.schemes.windows import BEiTBias as BEiTBias
 from posembed_jax.schemes.windows import LeViTBias as LeViTBias
 from posembed_jax.schemes.windows import SwinBias as SwinBias
+from posembed_jax.schemes.windows import SwinV2Bias as SwinV2Bias
 from posembed_jax.schemes.xpos import XPos as XPos
 from posembed_jax.tokens import embed as embed
 from posembed_jax.tokens import logits as logits

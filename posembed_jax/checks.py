@@ -140,8 +140,8 @@ def number_setting(name: str, value: Any, above: float = 0.0) -> None:
         raise ValueError(f"{name} is {value!r}; it needs to be a finite Python number above {above:g}.")
 
 
-def sizes(name: str, value: Any) -> None:
+def sizes(name: str, value: Any, minimum: int = 1) -> None:
     if not isinstance(value, tuple) or not value:
         raise ValueError(f"{name} is {value!r}; it needs to be a tuple of sizes, such as (height, width).")
     for axis, size in enumerate(value):
-        integer_setting(f"{name}[{axis}]", size)
+        integer_setting(f"{name}[{axis}]", size, minimum)

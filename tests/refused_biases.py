@@ -11,6 +11,8 @@ SANDWICH = good(pe.Sandwich, heads=N)
 
 CLIPPED = good(pe.ClippedBias, heads=N, left=2, right=2)
 
+SWIN_V2 = good(pe.SwinV2Bias, heads=N, window=(2, 3))
+
 AXES = good(pe.AxisBias)
 
 SIZES = "; it needs to be a tuple of sizes, such as (height, width)"
@@ -24,6 +26,7 @@ ROWS = [
     (SANDWICH, "features", 0, ValueError, INT),
     (SANDWICH, "features", 7, ValueError, "; it needs to be even: a sine and a cosine a frequency"),
     (SANDWICH, "base", 1.0, ValueError, "; it needs to be a finite Python number above 1"),
+    (good(pe.ALiBi.falcon, heads=N), "head_dim", 0, ValueError, INT),
     (CLIPPED, "heads", 0, ValueError, INT),
     (CLIPPED, "left", -1, ValueError, COUNT),
     (CLIPPED, "right", 1.0, ValueError, COUNT),
@@ -47,6 +50,11 @@ ROWS = [
             (good(scheme, heads=N, **{size: (2, 3)}), "stddev", 0.0, ValueError, POSITIVE),
         )
     ),
+    (SWIN_V2, "heads", 0, ValueError, INT),
+    (SWIN_V2, "window", 2, ValueError, SIZES),
+    (SWIN_V2, "hidden", 0, ValueError, INT),
+    (SWIN_V2, "pretrained_window", (0, 0), ValueError, "pretrained_window[0] is 0; ... a Python int of at least 2", ""),
+    (SWIN_V2, "pretrained_window", (2, 2, 2), ValueError, "; it needs as many sizes as (2, 3)"),
     (
         good(pe.LeViTBias(heads=1, shape=(2, 6)).bind({"table": jnp.zeros((1, 12))}), query_positions=NEAR),
         "key_positions",

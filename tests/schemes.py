@@ -38,6 +38,7 @@ class Row:
     shifts: tuple[int, ...] = (1, 1_000, 2**20 + 1, 2**30)  # of query and key together, which change nothing
     keeps_norm: bool = True  # of what a rotation rotates, up to its amplitude
     exact: bool = True  # a bias, or a table, in which nothing is rounded on the way
+    kinks: bool = False  # a network of ReLUs: its slope jumps, and a finite difference needs a step that meets no kink
 
     @property
     def place(self) -> str:
@@ -89,6 +90,7 @@ def _learns(**shapes: tuple[int, ...]) -> dict[str, Any]:
 
 ROUNDS = {"rounds": True}
 INEXACT = {"exact": False}
+NETWORK = {"exact": False, "kinks": True}
 FOPE = {"keeps_norm": False, "shifts": ()}  # not relative
 XPOS = {"keeps_norm": False, "shifts": (1, 1_000, 2**14)}
 
@@ -165,6 +167,10 @@ TABLE = [
         alibi_slopes=pe.ALiBi(heads=N, slopes=(0.5, 0.25, 2.0, 0.125)),
         clipped=(pe.ClippedBias(heads=N, left=9, right=5), _learns(table=(N, 15))),
         swin=(pe.SwinBias(heads=N, window=(24, 23)), _learns(table=(N, 47 * 45))),
+        swin_v2=(
+            pe.SwinV2Bias(heads=6, window=(23, 24), pretrained_window=(9, 7), hidden=7),
+            NETWORK | _learns(hidden_kernel=(1, 2, 7), hidden_bias=(1, 7), out_kernel=(6, 7)),
+        ),
         levit=(pe.LeViTBias(heads=6, shape=(23, 24)), _learns(table=(6, 23 * 24))),
         axis_bias=(
             pe.AxisBias(biases=(pe.ClippedBias(heads=N, left=9, right=5), pe.ALiBi(heads=N), pe.KERPLE(heads=N))),

@@ -145,6 +145,53 @@ def test_clipped_bias_is_phi4s(scheme, wanted):
     np.testing.assert_array_equal(ends, [[3 if scheme.symmetric else 0, np.max(wanted)]] * N)
 
 
+# ALiBi under other names
+
+
+# transformers 5.23.0: `build_alibi_tensor` of Falcon at key position 1, 6 heads, and the last 8 of 71.
+FALCON = {6: [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]}
+FALCON[71] = [0.00390625, 0.95703125, 0.87890625, 0.8046875, 0.73828125, 0.67578125, 0.62109375, 0.5703125]
+
+
+@pytest.mark.parametrize("heads", FALCON)
+def test_alibi_of_falcon(heads):
+    """`softmax((q k + slopes key position) / sqrt(D))`, in which the rounded slopes are transformers' own."""
+    bound, last = pe.ALiBi.falcon(heads, head_dim=16).bind({}), len(FALCON[heads])
+    np.testing.assert_array_equal(4 * bound.arrays["slopes"][-last:], FALCON[heads])
+    q, k, v = values(1, 5, last, 16), values(1, 9, last, 16, seed=1), values(1, 9, last, 16, seed=2)
+    keys, queries = pe.positions.arange(9), pe.positions.arange(5, 4)
+    scheme = pe.ALiBi(heads=last, symmetric=False, slopes=bound.scheme.slopes[-last:])
+    got = pe.attend(q, k, v, bias=scheme.bind({}), causal=True, query_positions=queries, key_positions=keys)
+    logits = np.einsum("btnd,bsnd->bnts", q, k) + np.array(FALCON[heads])[:, None, None] * np.arange(9)
+    weights = np.exp(logits / 4) * (np.arange(9) <= np.arange(4, 9)[:, None])
+    want = np.einsum("bnts,bsnd->btnd", weights / weights.sum(-1, keepdims=True), v)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+
+
+def as_in_the_softmax(bias):
+    """Less that of the first key."""
+    return np.float64(bias) - np.float64(bias)[..., :1]
+
+
+def test_alibi_of_mpt_and_bloom():
+    """MPT counts `1 - S ... 0` and Bloom real keys from 0; both add the same to every query, as the softmax allows."""
+    mpt, bloom = (np.load(CASES / f"bias_alibi__{name}.npz") for name in ("mpt__heads", "bloom__mask"))
+    at = pe.positions.arange(6)
+    for heads, most in ((3, 8.0), (6, 4.0), (12, 8.0), (71, 8.0)):
+        got = pe.ALiBi.mpt(heads, bias_max=most).bind({})(at, at)
+        want = mpt[f"out.h{heads}_s6" + ("_max4" if most == 4.0 else "")]
+        np.testing.assert_allclose(
+            as_in_the_softmax(got), as_in_the_softmax(want) + np.zeros((6, 1)), rtol=0, atol=5e-7
+        )
+    real = bloom["in.attention_mask"] != 0
+    at = pe.positions.from_mask(jnp.asarray(real))
+    for heads in (3, 6, 12, 71):
+        got, want = pe.ALiBi.bloom(heads).bind({})(at, at), bloom[f"out.h{heads}"].reshape(3, heads, 1, 6)
+        for row in range(3):
+            ours, theirs = (as_in_the_softmax(x[row][..., real[row]]) for x in (got, want))
+            np.testing.assert_allclose(ours, theirs + np.zeros((6, 1)), rtol=0, atol=2e-5)
+
+
 # Offsets within windows and images
 
 
@@ -230,6 +277,35 @@ def test_beit_bias_is_transformers():
     order = np.array([[1, 2, 3, 4, 5, 6], [3, 0, 1, 2, 6, 5]])
     want = np.array(BEIT)[order[:, :, None], order[:, None, :]]
     np.testing.assert_array_equal(jax.jit(lambda at: bound(at, at))(at[order])[:, 1], want)
+
+
+# transformers 5.23.0: the first and the last query of `Swinv2SelfAttention`, 2 heads, with the parameters of the test.
+SWIN_V2 = {
+    ((3, 2), None): [
+        [11.964485, 8.282536, 11.819263, 9.061832, 11.573809, 9.318111],
+        [13.770583, 12.303191, 13.899395, 12.085931, 14.242259, 11.964485],
+        [3.652505, 7.309510, 3.972295, 6.687452, 4.274426, 6.460068],
+        [1.861315, 3.120576, 1.762297, 3.368327, 1.521444, 3.652505],
+    ],
+    ((3, 2), (6, 4)): [
+        [11.964484, 9.691334, 12.016646, 9.696488, 11.884125, 9.733921],
+        [13.572090, 12.026649, 13.595054, 11.900077, 13.607679, 11.964484],
+        [3.652505, 5.859204, 3.708552, 6.006391, 3.889450, 6.025998],
+        [2.044064, 3.440250, 2.051236, 3.607134, 2.114512, 3.652505],
+    ],
+    ((1, 1), None): [[11.964484], [11.964484], [3.652505], [3.652505]],
+}
+
+
+@pytest.mark.parametrize("window,pretrained", SWIN_V2)
+def test_swin_v2_bias_is_transformers(window, pretrained):
+    params = {"hidden_kernel": wave(512, 2).T[None], "hidden_bias": wave(1, 512, seed=1)}
+    bound = pe.SwinV2Bias(heads=2, window=window, pretrained_window=pretrained).bind(
+        params | {"out_kernel": wave(2, 512, seed=2) / 64}
+    )
+    at = pe.positions.grid(window)
+    got = bound(at, at)[:, jnp.array([0, -1])].reshape(4, -1)
+    np.testing.assert_allclose(got, SWIN_V2[window, pretrained], rtol=0, atol=5e-6)
 
 
 OUTSIDE = {

@@ -204,6 +204,44 @@ class ALiBi(DistanceBias):
             for index, slope in enumerate(self.slopes):
                 checks.number_setting(f"slopes[{index}]", slope)
 
+    @classmethod
+    def bloom(cls, heads: int) -> ALiBi:
+        """Of Bloom: `slopes[n] key_positions[s]` there, which is the same in the softmax.
+
+        Its positions count the real tokens of a row: `positions.from_mask(mask)`.
+
+        >>> import posembed_jax as pe
+        >>> pe.ALiBi.bloom(heads=12) == pe.ALiBi(heads=12, symmetric=False)
+        True
+        """
+        return cls(heads=heads, symmetric=False)
+
+    @classmethod
+    def falcon(cls, heads: int, *, head_dim: int) -> ALiBi:
+        """Of Falcon: the slopes are rounded to bfloat16, and divided by `sqrt(head_dim)` as the logits are.
+
+        Falcon rounds the products `slopes[n] key_positions[s]` to bfloat16 as well, so that at position 4,000 sixteen
+        neighbours share one; here they stay apart. (transformers' eager attention adds the bias twice, its default
+        once, as here.) Positions as in `bloom`.
+
+        >>> import posembed_jax as pe
+        >>> pe.ALiBi.falcon(heads=2, head_dim=64).slopes
+        (0.0078125, 0.00048828125)
+        """
+        checks.integer_setting("head_dim", head_dim)
+        slopes = np.array(alibi_slopes(heads)).astype(jnp.bfloat16).astype(np.float64)
+        return cls(heads=heads, symmetric=False, slopes=tuple((slopes * head_dim**-0.5).tolist()))
+
+    @classmethod
+    def mpt(cls, heads: int, *, bias_max: float = 8.0) -> ALiBi:
+        """Of MPT, whose `alibi_bias_max` is bias_max: `slopes[n] (s + 1 - S)` there, the same in the softmax.
+
+        >>> import posembed_jax as pe
+        >>> pe.ALiBi.mpt(heads=12) == pe.ALiBi.bloom(heads=12)
+        True
+        """
+        return cls(heads=heads, symmetric=False, bias_max=bias_max)
+
     def constants(self) -> dict[str, np.ndarray]:
         return {"slopes": np.array(self.slopes or alibi_slopes(self.heads, bias_max=self.bias_max), np.float32)}
 

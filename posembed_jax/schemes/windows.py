@@ -17,6 +17,7 @@ import numpy as np
 from posembed_jax import checks, lookup
 from posembed_jax.contracts import Bias, DistanceBias
 from posembed_jax.scheme import Arrays, Initializer, normal
+from posembed_jax.schemes.mlp import mlp, mlp_inits
 
 
 def offset_index(distance: jax.Array, window: tuple[int, ...], *, symmetric: bool = False) -> jax.Array:
@@ -88,6 +89,69 @@ class SwinBias(DistanceBias):
 
     def at(self, arrays: Arrays, distance: jax.Array) -> jax.Array:
         return lookup.columns(arrays["table"], offset_index(distance, self.window))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SwinV2Bias(DistanceBias):
+    """A small network of the logarithm of each offset within a window, for windows that change their size.
+
+        bias[n, t, s] = 16 sigmoid(out_kernel[n] . relu(hidden_kernel x + hidden_bias))
+        x[a] = sign(offset[a]) log2(1 + 8 abs(offset[a])) / log2(8)
+        offset = (query_positions[t] - key_positions[s]) / (pretrained_window - 1)             0 in a window of size 1
+
+    The network is evaluated once for each of the offsets of the window, not for each pair.
+
+    Args:
+        heads: N.
+        window: the size of a window along each axis.
+        pretrained_window: in which the network was trained; None is `window`. (0 in transformers.)
+        hidden: H.
+
+    Params: `{"hidden_kernel": [1, A, H], "hidden_bias": [1, H], "out_kernel": [heads, H]}` for A axes; the transposes
+    of transformers' `continuous_position_bias_mlp.0.weight` and its bias, and its `.2.weight`.
+
+    The other half of Swin V2's attention is cosine similarity: normalise q and k, and pass `scale=1.0` with q
+    multiplied by the learned scale of each head.
+
+    >>> import jax, posembed_jax as pe
+    >>> scheme, at = pe.SwinV2Bias(heads=4, window=(2, 3)), pe.positions.grid((2, 3))
+    >>> scheme.bind(pe.init(scheme, jax.random.key(0)))(at, at).shape
+    (4, 6, 6)
+
+    Source: https://arxiv.org/abs/2111.09883, section 3.3, and its code for 8, 16 and the sigmoid.
+    """
+
+    heads: int
+    window: tuple[int, ...]
+    pretrained_window: tuple[int, ...] | None = None
+    hidden: int = 512
+
+    def __post_init__(self):
+        checks.integer_setting("heads", self.heads)
+        checks.sizes("window", self.window)
+        checks.integer_setting("hidden", self.hidden)
+        if self.pretrained_window is not None:
+            checks.sizes("pretrained_window", self.pretrained_window, minimum=2)
+            if len(self.pretrained_window) != len(self.window):
+                raise ValueError(
+                    f"pretrained_window is {self.pretrained_window}; it needs as many sizes as {self.window}."
+                )
+
+    @property
+    def position_axes(self) -> int:
+        return len(self.window)
+
+    def inits(self) -> dict[str, Initializer]:
+        found = mlp_inits(len(self.window), self.hidden, self.heads)
+        return {name: found[name] for name in ("hidden_kernel", "hidden_bias", "out_kernel")}
+
+    def at(self, arrays: Arrays, distance: jax.Array) -> jax.Array:
+        every = jnp.stack(jnp.meshgrid(*(jnp.arange(1 - size, size) for size in self.window), indexing="ij"), axis=-1)
+        largest = np.array([max(size - 1, 1) for size in self.pretrained_window or self.window])
+        dtype = checks.compute_dtype(arrays["out_kernel"].dtype)
+        x = 8.0 * every.reshape(-1, len(self.window)).astype(dtype) / largest.astype(dtype)[None]
+        x = jnp.sign(x) * jnp.log2(1.0 + jnp.abs(x)) / 3.0
+        return lookup.columns(16.0 * jax.nn.sigmoid(mlp(arrays, x)), offset_index(distance, self.window))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
