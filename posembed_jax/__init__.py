@@ -30,6 +30,7 @@ from posembed_jax.schemes.distance import ClippedBias as ClippedBias
 from posembed_jax.schemes.distance import T5Bias as T5Bias
 from posembed_jax.schemes.distance import alibi_slopes as alibi_slopes
 from posembed_jax.schemes.fourier_rotary import FoPE as FoPE
+from posembed_jax.schemes.functional import FIRE as FIRE
 from posembed_jax.schemes.functional import KERPLE as KERPLE
 from posembed_jax.schemes.functional import Sandwich as Sandwich
 from posembed_jax.schemes.layouts import permute_layout as permute_layout

@@ -9,6 +9,8 @@ KERPLE = good(pe.KERPLE, heads=N)
 
 SANDWICH = good(pe.Sandwich, heads=N)
 
+FIRE = good(pe.FIRE, heads=N)
+
 CLIPPED = good(pe.ClippedBias, heads=N, left=2, right=2)
 
 SWIN_V2 = good(pe.SwinV2Bias, heads=N, window=(2, 3))
@@ -22,6 +24,10 @@ NEAR, FAR = jnp.zeros((1, 2), jnp.int32), jnp.array([[1, 0], [2, 5]])
 ROWS = [
     (KERPLE, "heads", 0, ValueError, INT),
     (KERPLE, "kind", "exponential", ValueError, "; it needs to be one of 'log', 'power'"),
+    (FIRE, "heads", 0, ValueError, INT),
+    (FIRE, "hidden", 0, ValueError, INT),
+    (FIRE, "c", 0.0, ValueError, POSITIVE),
+    (FIRE, "length", -1.0, ValueError, POSITIVE),
     (SANDWICH, "heads", 0, ValueError, INT),
     (SANDWICH, "features", 0, ValueError, INT),
     (SANDWICH, "features", 7, ValueError, "; it needs to be even: a sine and a cosine a frequency"),

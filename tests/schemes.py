@@ -179,7 +179,23 @@ TABLE = [
         sandwich=(pe.Sandwich(heads=6, features=10), INEXACT),
         kerple_power=(pe.KERPLE(heads=6, kind="power"), INEXACT | _learns(log_r1=(6,), logit_r2=(6,))),
     ),
-    *_rows(pe.Bias, beit=(pe.BEiTBias(heads=N, shape=(23, 23)), {"shifts": ()} | _learns(table=(N, 45 * 45 + 3)))),
+    *_rows(
+        pe.Bias,
+        beit=(pe.BEiTBias(heads=N, shape=(23, 23)), {"shifts": ()} | _learns(table=(N, 45 * 45 + 3))),
+        fire=(
+            pe.FIRE(heads=6, hidden=5),
+            {"shifts": ()}
+            | NETWORK
+            | _learns(
+                log_c=(1,),
+                log_length=(1,),
+                hidden_kernel=(1, 1, 5),
+                hidden_bias=(1, 5),
+                out_kernel=(6, 5),
+                out_bias=(6,),
+            ),
+        ),
+    ),
 ]
 
 

@@ -123,6 +123,37 @@ def test_sandwich_takes_the_memory_of_the_bias():
     assert memory.temp_size_in_bytes < memory.output_size_in_bytes
 
 
+def fire(params, query_positions, key_positions):
+    """float64, of the paper's equation: `f(psi(i - j) / psi(max(L, i)))`, `psi(x) = log(c x + 1)`."""
+    p = {name: np.float64(x) for name, x in params.items()}
+    c, length = np.exp(p["log_c"]), np.exp(p["log_length"])
+    i, j = np.float64(query_positions)[:, None], np.float64(key_positions)[None, :]
+    x = np.log(c * np.abs(i - j) + 1) / np.log(c * np.maximum(length, i) + 1)
+    hidden = np.maximum(x[..., None] * p["hidden_kernel"][0, 0] + p["hidden_bias"][0], 0)
+    return np.moveaxis(hidden @ p["out_kernel"].T + p["out_bias"], -1, 0)
+
+
+def test_fire():
+    """Positions on either side of length, the first ones and the last; keys before and after the query."""
+    scheme = pe.FIRE(heads=N, hidden=9, length=40.0)
+    params = pe.init(scheme, jax.random.key(0))
+    np.testing.assert_allclose(np.exp([params["log_c"][0], params["log_length"][0]]), [0.1, 40.0], rtol=1e-6)
+    queries, keys = np.array([0, 1, 39, 41, 700, 2**31 - 1], np.int32), np.array([0, 1, 40, 600, 10**9], np.int32)
+    got = jax.jit(lambda q, k: scheme.bind(params)(q, k))(queries, keys)
+    np.testing.assert_allclose(got, fire(params, queries, keys), rtol=0, atol=1e-6)
+    gradient = jax.grad(lambda params: jnp.sum(scheme.bind(params)(queries, keys) ** 2))(params)
+    assert all(np.all(np.isfinite(x)) and np.any(x != 0) for x in gradient.values())
+
+
+def test_fire_is_a_function_of_the_share_of_what_was_before():
+    """Beyond length, and with c d much more than 1, keys at the same share of the logarithm have the same bias."""
+    params = {"log_c": jnp.full(1, 20.0), "log_length": jnp.zeros(1), "hidden_kernel": jnp.ones((1, 1, 1))}
+    params |= {"hidden_bias": jnp.zeros((1, 1)), "out_kernel": jnp.ones((N, 1)), "out_bias": jnp.zeros(N)}
+    bound = pe.FIRE(heads=N, hidden=1).bind(params)
+    for query in (5, 1000, 10**6):
+        np.testing.assert_allclose(bound(jnp.array([query]), jnp.array([0, query]))[:, 0], [[1.0, 0.0]] * N, atol=1e-6)
+
+
 # transformers 5.23.0: rows of `Phi4MultimodalAudioRelativeAttentionBias` of a table of its own indices. Where it is
 # symmetric and the distance is bias_max_distance, transformers reads past the end.
 PHI4 = [[3, 4, 5, 5, 5, 5, 5], [2, 3, 4, 5, 5, 5, 5], [1, 2, 3, 4, 5, 5, 5], [0, 1, 2, 3, 4, 5, 5]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -11,10 +12,11 @@ import numpy as np
 from jax import lax
 
 from posembed_jax import checks
-from posembed_jax.contracts import DistanceBias
+from posembed_jax.contracts import Bias, DistanceBias
 from posembed_jax.scheme import Arrays, Initializer
 from posembed_jax.schemes import phase
 from posembed_jax.schemes.frequencies import geometric
+from posembed_jax.schemes.mlp import mlp, mlp_inits
 
 KERNELS = ("log", "power")
 
@@ -119,6 +121,55 @@ class Sandwich(DistanceBias):
         # one frequency after the other: all at once are features / 2 arrays as large as the bias
         total, _ = lax.scan(add, jnp.zeros_like(distance, jnp.float32), arrays["turns"][0].T)
         return of_heads(arrays["factors"], distance) * total[None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FIRE(Bias):
+    """A small network of the logarithm of the distance, relative to that of the query's position.
+
+        bias[n, t, s] = out_kernel[n] . relu(hidden_kernel x + hidden_bias) + out_bias[n]
+        x = log(1 + c abs(key_positions[s] - query_positions[t])) / log(1 + c max(length, query_positions[t]))
+
+    x is at most 1 for every key before the query, whatever the length of the sequence. The query's position is that in
+    its own document: `positions.from_segment_ids` for packed rows.
+
+    Args:
+        heads: N.
+        hidden: H.
+        c, length: what `exp(log_c)` and `exp(log_length)` begin with; both are learned.
+
+    Params: `{"log_c": [1], "log_length": [1], "hidden_kernel": [1, 1, H], "hidden_bias": [1, H], "out_kernel":
+    [heads, H], "out_bias": [heads]}`. (The paper's code learns c and a factor of length, and takes absolute values.)
+
+    >>> import jax, posembed_jax as pe
+    >>> scheme = pe.FIRE(heads=4)
+    >>> scheme.bind(pe.init(scheme, jax.random.key(0)))(pe.positions.arange(3, 2), pe.positions.arange(5)).shape
+    (4, 3, 5)
+
+    Source: https://arxiv.org/abs/2310.04418, section 3 and appendix.
+    """
+
+    heads: int
+    hidden: int = 32
+    c: float = 0.1
+    length: float = 512.0
+
+    def __post_init__(self):
+        checks.integer_setting("heads", self.heads)
+        checks.integer_setting("hidden", self.hidden)
+        checks.number_setting("c", self.c)
+        checks.number_setting("length", self.length)
+
+    def inits(self) -> dict[str, Initializer]:
+        logs = {"log_c": math.log(self.c), "log_length": math.log(self.length)}
+        begin = {name: Initializer((1,), jax.nn.initializers.constant(x)) for name, x in logs.items()}
+        return begin | mlp_inits(1, self.hidden, self.heads)
+
+    def pairs(self, arrays: Arrays, query_positions: jax.Array, key_positions: jax.Array) -> jax.Array:
+        c, length = (jnp.exp(of_heads(arrays[name], query_positions)) for name in ("log_c", "log_length"))
+        away = jnp.abs(key_positions - query_positions)[None].astype(c.dtype)
+        furthest = jnp.maximum(query_positions[None].astype(c.dtype), length)
+        return mlp(arrays, (jnp.log1p(c * away) / jnp.log1p(c * furthest))[0, ..., None])
 
 
 def of_heads(x: jax.Array, distance: jax.Array) -> jax.Array:
