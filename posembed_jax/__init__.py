@@ -25,6 +25,8 @@ from posembed_jax.schemes.absolute import LearnedPositions as LearnedPositions
 from posembed_jax.schemes.absolute import Sinusoidal as Sinusoidal
 from posembed_jax.schemes.axes import Axes as Axes
 from posembed_jax.schemes.axis_bias import AxisBias as AxisBias
+from posembed_jax.schemes.boxes import BoxRelationBias as BoxRelationBias
+from posembed_jax.schemes.boxes import BoxRPB as BoxRPB
 from posembed_jax.schemes.distance import ALiBi as ALiBi
 from posembed_jax.schemes.distance import ClippedBias as ClippedBias
 from posembed_jax.schemes.distance import T5Bias as T5Bias

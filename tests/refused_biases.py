@@ -1,7 +1,7 @@
 """Refusals of relative biases."""
 
 import jax.numpy as jnp
-from refusals import COUNT, FLAG, INT, POSITIVE, N, good
+from refusals import COUNT, FLAG, INT, KEY, POSITIVE, N, good
 
 import posembed_jax as pe
 
@@ -20,6 +20,12 @@ AXES = good(pe.AxisBias)
 SIZES = "; it needs to be a tuple of sizes, such as (height, width)"
 
 NEAR, FAR = jnp.zeros((1, 2), jnp.int32), jnp.array([[1, 0], [2, 5]])
+
+PIXELS = good(pe.BoxRPB, heads=N, shape=(2, 5))
+
+ON_PIXELS = PIXELS(hidden=2).bind(pe.init(PIXELS(hidden=2), KEY))
+
+RELATION = good(pe.BoxRelationBias, heads=N)
 
 ROWS = [
     (KERPLE, "heads", 0, ValueError, INT),
@@ -81,4 +87,23 @@ ROWS = [
         f"biases[1] has 3 heads; it needs {N}, as the first",
         "",
     ),
+    (PIXELS, "heads", 0, ValueError, INT),
+    (PIXELS, "shape", 4, ValueError, SIZES),
+    (PIXELS, "shape", (2, 3, 4), ValueError, "; it needs to be (height, width)"),
+    (PIXELS, "hidden", 0, ValueError, INT),
+    (
+        good(ON_PIXELS, query=jnp.ones((1, 4)), key=jnp.ones((2, 1, 1)), query_positions=NEAR),
+        "key_positions",
+        FAR,
+        ValueError,
+        "key_positions go from 0 to 5 along an axis of shape of 5 pixels; they need to be positions.grid(shape)",
+        "",
+    ),
+    (RELATION, "heads", 0, ValueError, INT),
+    (RELATION, "features", 0, ValueError, INT),
+    (RELATION, "features", 3, ValueError, "; it needs to be even: a sine and a cosine a frequency"),
+    (RELATION, "base", 1.0, ValueError, "; it needs to be a finite Python number above 1"),
+    (RELATION, "scale", 0.0, ValueError, POSITIVE),
+    (RELATION, "denominator", 0, ValueError, POSITIVE),
+    (RELATION, "relu", "yes", ValueError, FLAG),
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -38,7 +39,7 @@ class Row:
     shifts: tuple[int, ...] = (1, 1_000, 2**20 + 1, 2**30)  # of query and key together, which change nothing
     keeps_norm: bool = True  # of what a rotation rotates, up to its amplitude
     exact: bool = True  # a bias, or a table, in which nothing is rounded on the way
-    kinks: bool = False  # a network of ReLUs: its slope jumps, and a finite difference needs a step that meets no kink
+    kinks: bool = False  # of ReLUs or absolute values: a finite difference needs a step that meets none
 
     @property
     def place(self) -> str:
@@ -90,7 +91,7 @@ def _learns(**shapes: tuple[int, ...]) -> dict[str, Any]:
 
 ROUNDS = {"rounds": True}
 INEXACT = {"exact": False}
-NETWORK = {"exact": False, "kinks": True}
+KINKS = {"exact": False, "kinks": True}
 FOPE = {"keeps_norm": False, "shifts": ()}  # not relative
 XPOS = {"keeps_norm": False, "shifts": (1, 1_000, 2**14)}
 
@@ -169,7 +170,7 @@ TABLE = [
         swin=(pe.SwinBias(heads=N, window=(24, 23)), _learns(table=(N, 47 * 45))),
         swin_v2=(
             pe.SwinV2Bias(heads=6, window=(23, 24), pretrained_window=(9, 7), hidden=7),
-            NETWORK | _learns(hidden_kernel=(1, 2, 7), hidden_bias=(1, 7), out_kernel=(6, 7)),
+            KINKS | _learns(hidden_kernel=(1, 2, 7), hidden_bias=(1, 7), out_kernel=(6, 7)),
         ),
         levit=(pe.LeViTBias(heads=6, shape=(23, 24)), _learns(table=(6, 23 * 24))),
         axis_bias=(
@@ -185,7 +186,7 @@ TABLE = [
         fire=(
             pe.FIRE(heads=6, hidden=5),
             {"shifts": ()}
-            | NETWORK
+            | KINKS
             | _learns(
                 log_c=(1,),
                 log_length=(1,),
@@ -194,6 +195,24 @@ TABLE = [
                 out_kernel=(6, 5),
                 out_bias=(6,),
             ),
+        ),
+    ),
+    *_rows(
+        pe.ContentBias,
+        box_rpb=(
+            pe.BoxRPB(heads=6, shape=(24, 24), hidden=5),
+            {"shifts": ()}
+            | KINKS
+            | _learns(
+                **{f"hidden_kernel_{axis}": (1, 2, 5) for axis in "xy"},
+                **{f"hidden_bias_{axis}": (1, 5) for axis in "xy"},
+                **{f"out_kernel_{axis}": (6, 5) for axis in "xy"},
+                **{f"out_bias_{axis}": (6,) for axis in "xy"},
+            ),
+        ),
+        box_relation=(
+            pe.BoxRelationBias(heads=N, features=6, scale=3.0),
+            KINKS | _learns(kernel=(N, 24), bias=(N,)),
         ),
     ),
 ]
@@ -242,12 +261,21 @@ def arguments(scheme: pe.Scheme, positions: jax.Array, key_positions: jax.Array,
     if isinstance(scheme, pe.Rotation):
         return x, at
     if isinstance(scheme, pe.ContentBias):
-        sides = zip((x, x[..., : key_positions.shape[-1], :, :]), scheme.content_axes, strict=True)
-        return *(side if axes.count(",") == 2 else side[..., 0] for side, axes in sides), at, keys_at
+        shape = (key_positions.shape[-1], *x.shape[-2:])
+        key = jnp.sin(1 + jnp.arange(math.prod(shape), dtype=x.dtype)).reshape(shape)  # the same in every row
+        sides = zip((x, jnp.broadcast_to(key, (*key_positions.shape, *x.shape[-2:]))), scheme.content_axes, strict=True)
+        return *(_content(side, axes) for side, axes in sides), at, keys_at
     if isinstance(scheme, pe.ValueBias):
         weights = jnp.swapaxes(x, -3, -2)[..., :1] * jnp.ones(key_positions.shape[-1], x.dtype)
         return weights * (1 + jnp.arange(key_positions.shape[-1], dtype=x.dtype)), at, keys_at
     return (at, keys_at) if isinstance(scheme, pe.Bias) else (at,)
+
+
+def _content(x: jax.Array, axes: str) -> jax.Array:
+    """x `[..., T, N, D]` as the content of a scheme: of heads, of boxes (of positive sizes), or one number each."""
+    if axes.endswith(" 4"):
+        return jnp.abs(x[..., 0, :4]) + jnp.asarray(0.5, x.dtype)
+    return x if axes.count(",") == 2 else x[..., 0]
 
 
 def apply(bound: Any, positions: jax.Array, key_positions: jax.Array, x: jax.Array) -> jax.Array:
@@ -278,7 +306,7 @@ def assert_same(row: Row, got: Any, want: Any) -> None:
     assert got.dtype == want.dtype
     exact = isinstance(row.scheme, pe.Bias | pe.LearnedPositions) and row.exact
     units = 0 if exact else 4 if row.place != "additive" else 1
-    largest = max(1.0, np.abs(want).max()) if isinstance(row.scheme, pe.Bias) else 1.0
+    largest = max(1.0, np.abs(want).max()) if row.place == "bias" else 1.0
     np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=0, atol=units * 1.2e-7 * largest)
 
 

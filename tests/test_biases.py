@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from schemes import values
+from schemes import TABLE, random_params, values
+from test_blockwise import compare
 
 import posembed_jax as pe
 from posembed_jax import lookup
@@ -430,3 +431,79 @@ def test_axis_bias_of_a_bias_of_two_axes():
     want = time.bind({"table": tables["table_0"]})(at[:, 0], at[:, 0])
     want = want + plane.bind({"table": tables["table_1"]})(at[:, 1:], at[:, 1:])
     np.testing.assert_array_equal(scheme.bind(tables)(at, at), want)
+
+
+# Boxes
+
+
+def test_box_rpb_is_sam3s():
+    """Prepended: a query without a box. Keys in another order, and in rows of their own."""
+    case = np.load(CASES / "bias_box_relation__sam3__log_rpb.npz")
+    params = {}
+    for axis in "xy":
+        layer = f"par.box_rpb_embed_{axis}.layer"
+        params |= {
+            f"hidden_kernel_{axis}": case[f"{layer}1.weight"].T[None],
+            f"hidden_bias_{axis}": case[f"{layer}1.bias"][None],
+            f"out_kernel_{axis}": case[f"{layer}2.weight"],
+            f"out_bias_{axis}": case[f"{layer}2.bias"],
+        }
+    bound, at = pe.BoxRPB(heads=N, shape=(3, 4), hidden=8).bind(params), pe.positions.grid((3, 4))
+    boxes = np.concatenate([np.array([[[0, 0, -1, -1]]], np.float32), case["in.boxes"]], axis=1)
+    nothing, keys = jnp.zeros((3, 2), jnp.int32), jnp.ones((1, 12, 1, 1))
+    got = bound(boxes, keys, nothing, at)
+    np.testing.assert_array_equal(got[:, :, 0], 0.0)
+    np.testing.assert_allclose(got[:, :, 1:], case["out.rpb"], rtol=0, atol=1e-6)
+    orders = np.random.default_rng(0).permuted(np.tile(np.arange(12), (2, 1)), axis=1)
+    rows = bound(np.tile(boxes, (2, 1, 1)), jnp.ones((2, 12, 1, 1)), nothing, at[orders])
+    for row, order in zip(rows, orders, strict=True):
+        np.testing.assert_allclose(row, got[0][..., order], rtol=0, atol=1e-6)
+    outside = jax.jit(lambda at: bound(boxes, keys, nothing, at))(at.at[5, 0].set(3).at[7, 1].set(-1))
+    assert np.isnan(outside[:, :, 1:]).any((0, 1, 2)).tolist() == [i in (5, 7) for i in range(12)]
+
+
+# transformers 5.23.0: `PPDocLayoutV2PositionRelationEmbedding`, 2 heads, 4 features, with the parameters of the test.
+PP_DOCLAYOUT = [
+    [[1.665992, 0.716630, 2.639037], [-0.147572, 1.665992, -0.037481], [0.521862, 0.509976, 1.665992]],
+    [[-1.886119, -0.788133, -2.722855], [-0.198367, -1.886119, -1.081849], [-1.163704, -0.832132, -1.886119]],
+]
+BOXES = np.array([[[10, 20, 8, 4], [30, 25, 2, 6], [11, 80, 40, 30]]], np.float32)
+
+
+def test_box_relation_is_pp_doclayouts():
+    """Angles of some hundreds, in float32: 1e-4."""
+    params = {"kernel": wave(2, 16), "bias": wave(2, seed=3)}
+    bound = pe.BoxRelationBias(heads=2, features=4, denominator=1.0).bind(params)
+    at = pe.positions.arange(3)
+    np.testing.assert_allclose(bound(BOXES, BOXES, at, at)[0], PP_DOCLAYOUT, rtol=0, atol=2e-4)
+
+
+def test_box_relation_is_relation_detrs():
+    """Each number's sines and cosines side by side, a linear layer and a ReLU; in float64."""
+    rng, features, heads = np.random.default_rng(0), 8, 3
+    here, there = rng.uniform(0.1, 0.9, (2, 5, 4)), rng.uniform(0.1, 0.9, (2, 7, 4))
+    kernel, bias = rng.normal(size=(heads, 4 * features)), rng.normal(size=heads)
+    (xy, wh), (xy2, wh2) = ((x[..., :2], x[..., 2:]) for x in (here[:, :, None], there[:, None]))
+    relation = [np.log(np.abs(xy - xy2) / (wh + 1e-5) + 1), np.log((wh + 1e-5) / (wh2 + 1e-5))]
+    angle = np.concatenate(relation, -1)[..., None] * 100 / 1e4 ** (2 * np.arange(features // 2) / features)
+    embedding = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(*angle.shape[:3], -1)
+    want = np.maximum(np.moveaxis(embedding @ kernel.T + bias, -1, 1), 0)
+    ours = kernel.reshape(heads, 4, features // 2, 2).swapaxes(2, 3).reshape(heads, -1)
+    params = {"kernel": jnp.asarray(ours, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+    bound = pe.BoxRelationBias(heads=heads, features=features, relu=True).bind(params)
+    boxes, at = [jnp.asarray(x, jnp.float32) for x in (here, there)], [pe.positions.arange(n) for n in (5, 7)]
+    np.testing.assert_allclose(bound(*boxes, *at), want, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["box_rpb", "box_relation"])
+def test_biases_of_boxes_tile_by_tile(name):
+    """With the gradients of boxes as well."""
+    scheme = next(row.scheme for row in TABLE if row.name == name)
+    batch, lengths = 3, (29, 29)
+    boxes = jnp.abs(values(batch, 29, 4, seed=3)) + 0.1
+    bias = scheme.bind(random_params(scheme)).of(boxes, boxes if scheme.content_axes[1] == "S, 4" else None)
+    at = {}
+    if name == "box_rpb":
+        keys = pe.positions.grid((5, 6))[:29]
+        at = {"query_positions": jnp.zeros((29, 2), jnp.int32), "key_positions": keys}
+    compare(bias, at, lengths=lengths, heads=(scheme.heads, 2), causal=True)

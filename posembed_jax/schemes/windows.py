@@ -17,7 +17,7 @@ import numpy as np
 from posembed_jax import checks, lookup
 from posembed_jax.contracts import Bias, DistanceBias
 from posembed_jax.scheme import Arrays, Initializer, normal
-from posembed_jax.schemes.mlp import mlp, mlp_inits
+from posembed_jax.schemes.mlp import log_spaced, mlp, mlp_inits
 
 
 def offset_index(distance: jax.Array, window: tuple[int, ...], *, symmetric: bool = False) -> jax.Array:
@@ -149,8 +149,7 @@ class SwinV2Bias(DistanceBias):
         every = jnp.stack(jnp.meshgrid(*(jnp.arange(1 - size, size) for size in self.window), indexing="ij"), axis=-1)
         largest = np.array([max(size - 1, 1) for size in self.pretrained_window or self.window])
         dtype = checks.compute_dtype(arrays["out_kernel"].dtype)
-        x = 8.0 * every.reshape(-1, len(self.window)).astype(dtype) / largest.astype(dtype)[None]
-        x = jnp.sign(x) * jnp.log2(1.0 + jnp.abs(x)) / 3.0
+        x = log_spaced(every.reshape(-1, len(self.window)).astype(dtype) / largest.astype(dtype)[None])
         return lookup.columns(16.0 * jax.nn.sigmoid(mlp(arrays, x)), offset_index(distance, self.window))
 
 
