@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
@@ -38,8 +37,8 @@ class Row:
     rounds: bool = False  # the angle is rounded to float32, so large positions are not exact by design
     shifts: tuple[int, ...] = (1, 1_000, 2**20 + 1, 2**30)  # of query and key together, which change nothing
     keeps_norm: bool = True  # of what a rotation rotates, up to its amplitude
+    smooth: bool = True  # False where finite differences meet corners
     exact: bool = True  # a bias, or a table, in which nothing is rounded on the way
-    kinks: bool = False  # of ReLUs or absolute values: a finite difference needs a step that meets none
 
     @property
     def place(self) -> str:
@@ -91,7 +90,7 @@ def _learns(**shapes: tuple[int, ...]) -> dict[str, Any]:
 
 ROUNDS = {"rounds": True}
 INEXACT = {"exact": False}
-KINKS = {"exact": False, "kinks": True}
+CORNERS = {"exact": False, "smooth": False}
 FOPE = {"keeps_norm": False, "shifts": ()}  # not relative
 XPOS = {"keeps_norm": False, "shifts": (1, 1_000, 2**14)}
 
@@ -170,7 +169,7 @@ TABLE = [
         swin=(pe.SwinBias(heads=N, window=(24, 23)), _learns(table=(N, 47 * 45))),
         swin_v2=(
             pe.SwinV2Bias(heads=6, window=(23, 24), pretrained_window=(9, 7), hidden=7),
-            KINKS | _learns(hidden_kernel=(1, 2, 7), hidden_bias=(1, 7), out_kernel=(6, 7)),
+            CORNERS | _learns(hidden_kernel=(1, 2, 7), hidden_bias=(1, 7), out_kernel=(6, 7)),
         ),
         levit=(pe.LeViTBias(heads=6, shape=(23, 24)), _learns(table=(6, 23 * 24))),
         axis_bias=(
@@ -186,7 +185,7 @@ TABLE = [
         fire=(
             pe.FIRE(heads=6, hidden=5),
             {"shifts": ()}
-            | KINKS
+            | CORNERS
             | _learns(
                 log_c=(1,),
                 log_length=(1,),
@@ -202,7 +201,7 @@ TABLE = [
         box_rpb=(
             pe.BoxRPB(heads=6, shape=(24, 24), hidden=5),
             {"shifts": ()}
-            | KINKS
+            | CORNERS
             | _learns(
                 **{f"hidden_kernel_{axis}": (1, 2, 5) for axis in "xy"},
                 **{f"hidden_bias_{axis}": (1, 5) for axis in "xy"},
@@ -212,7 +211,7 @@ TABLE = [
         ),
         box_relation=(
             pe.BoxRelationBias(heads=N, features=6, scale=3.0),
-            KINKS | _learns(kernel=(N, 24), bias=(N,)),
+            CORNERS | _learns(kernel=(N, 24), bias=(N,)),
         ),
     ),
 ]
@@ -261,9 +260,10 @@ def arguments(scheme: pe.Scheme, positions: jax.Array, key_positions: jax.Array,
     if isinstance(scheme, pe.Rotation):
         return x, at
     if isinstance(scheme, pe.ContentBias):
-        shape = (key_positions.shape[-1], *x.shape[-2:])
-        key = jnp.sin(1 + jnp.arange(math.prod(shape), dtype=x.dtype)).reshape(shape)  # the same in every row
-        sides = zip((x, jnp.broadcast_to(key, (*key_positions.shape, *x.shape[-2:]))), scheme.content_axes, strict=True)
+        shape = (key_positions.shape[-1], *x.shape[-2:])  # not a slice of x, which may be a shard
+        keys = (jnp.arange(np.prod(shape)) * 7 % 11 - 5).astype(x.dtype).reshape(shape) / 4
+        keys = jnp.broadcast_to(keys, (*x.shape[:-3], *shape))
+        sides = zip((x, keys), scheme.content_axes, strict=True)
         return *(_content(side, axes) for side, axes in sides), at, keys_at
     if isinstance(scheme, pe.ValueBias):
         weights = jnp.swapaxes(x, -3, -2)[..., :1] * jnp.ones(key_positions.shape[-1], x.dtype)
