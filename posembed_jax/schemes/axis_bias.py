@@ -38,7 +38,7 @@ class AxisBias(DistanceBias):
     >>> {name: x.shape for name, x in params.items()}, scheme.bind(params)(at, at).shape
     ({'table_1': (2, 32)}, (2, 6, 6))
 
-    Source: https://arxiv.org/abs/2012.14740, section 2.2.
+    Source: https://arxiv.org/abs/2012.14740, section 2.1.
     """
 
     biases: tuple[DistanceBias, ...]

@@ -47,7 +47,7 @@ class BoxRPB(ContentBias):
     >>> pe.attend(q, k, k, bias=bias, **at).shape
     (1, 1, 4, 8)
 
-    Source: https://arxiv.org/abs/2308.01904, section 4.1.
+    Source: https://arxiv.org/abs/2308.01904, on box-to-pixel relative position bias.
     """
 
     heads: int
@@ -131,7 +131,7 @@ class BoxRelationBias(ContentBias):
     >>> pe.attend(q, q, q, bias=scheme.bind(pe.init(scheme, jax.random.key(0))).of(boxes, boxes)).shape
     (1, 2, 4, 8)
 
-    Source: https://arxiv.org/abs/2407.11699, section 4.1.
+    Source: https://arxiv.org/abs/2407.11699, on the position relation encoder.
     """
 
     heads: int

@@ -95,7 +95,7 @@ class Sandwich(DistanceBias):
     >>> pe.Sandwich(heads=2, features=4).bind({}).at(jax.numpy.zeros(1, int)).tolist()  # features / 2 / compression
     [[0.5], [0.25]]
 
-    Source: https://arxiv.org/abs/2212.10356, section 5 and appendix A.
+    Source: https://arxiv.org/abs/2212.10356, section 5, and its appendix for the code.
     """
 
     heads: int
@@ -146,7 +146,7 @@ class FIRE(Bias):
     >>> scheme.bind(pe.init(scheme, jax.random.key(0)))(pe.positions.arange(3, 2), pe.positions.arange(5)).shape
     (4, 3, 5)
 
-    Source: https://arxiv.org/abs/2310.04418, section 3 and appendix.
+    Source: https://arxiv.org/abs/2310.04418, section 3.
     """
 
     heads: int

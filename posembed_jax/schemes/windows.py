@@ -172,7 +172,7 @@ class LeViTBias(DistanceBias):
     >>> bound(2 * pe.positions.grid((1, 2)), pe.positions.grid((1, 3))).tolist()
     [[[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]]]
 
-    Source: https://arxiv.org/abs/2104.01136, section 3.4.
+    Source: https://arxiv.org/abs/2104.01136, section 4.2.
     """
 
     heads: int
@@ -219,7 +219,7 @@ class BEiTBias(Bias):
     >>> scheme.bind(pe.init(scheme, jax.random.key(0)))(at, at).shape
     (4, 7, 7)
 
-    Source: https://arxiv.org/abs/2106.08254, section 2.5 and its code.
+    Source: https://arxiv.org/abs/2106.08254, and its code for the three entries.
     """
 
     heads: int
