@@ -23,20 +23,21 @@ from posembed_jax.schemes.mlp import log_spaced, mlp, mlp_inits
 def offset_index(distance: jax.Array, window: tuple[int, ...], *, symmetric: bool = False) -> jax.Array:
     """The place of `query position - key position`, or of its absolute value, in a row-major table of all offsets.
 
-    distance: int32 `[..., A]`, key position - query position -> int32 `[...]`, -1 where the table has no such offset.
+    distance: int32 `[..., A]`, key position - query position -> int32 `[...]`, below 0 where the table does not reach.
     """
-    outside, place = jnp.zeros(distance.shape[:-1], bool), jnp.zeros(distance.shape[:-1], jnp.int32)
-    for axis, size in enumerate(window):
-        apart = distance[..., axis]
-        outside |= (apart <= -size) | (apart >= size)
-        place = place * size + jnp.abs(apart) if symmetric else place * (2 * size - 1) + size - 1 - apart
-    if checks.is_concrete(outside) and np.any(outside):
+    size = np.array(window, np.int32).reshape(*[1] * (distance.ndim - 1), -1)
+    index, sizes = (jnp.abs(distance), size) if symmetric else (size - 1 - distance, 2 * size - 1)
+    inside = (index >= 0) & (index < sizes)
+    if checks.is_concrete(inside) and not np.all(inside):
         every = np.asarray(distance).reshape(-1, len(window))
         raise ValueError(
             f"key_positions - query_positions goes from {every.min(0).tolist()} to {every.max(0).tolist()}, but the "
             f"table is of the offsets within {window}: correct the positions, or make the table larger."
         )
-    return jnp.where(outside, -1, place)
+    total = math.prod(sizes.flat)
+    strides = total // np.cumprod(sizes, axis=-1, dtype=np.int32)
+    # a sum, and not one axis after the other: compilers make it once for all heads
+    return jnp.sum(jnp.where(inside, index * strides, -total), axis=-1, dtype=jnp.int32)
 
 
 def offsets(window: tuple[int, ...]) -> int:
