@@ -119,6 +119,13 @@ def test_a_changed_scaling_is_written():
     assert hf.from_config(hf.to_config(changed)) == changed
 
 
+def test_the_heads_of_qwen2_vl_vision_share_embed_dim():
+    """Its hidden_size is the text model's, into which it projects."""
+    found = hf.from_config({"model_type": "qwen2_vl", "vision_config": {"embed_dim": 32, "num_heads": 2}})
+    assert found.towers["vision_config"].softmax_scale == 16**-0.5
+    assert hf.from_config({"model_type": "qwen2_vl_vision"}).softmax_scale == pytest.approx(80**-0.5, rel=1e-15)
+
+
 def test_a_file_and_its_folder(tmp_path):
     config = {"model_type": "qwen2", "rope_theta": 1e6}
     (tmp_path / "config.json").write_text(json.dumps(config))

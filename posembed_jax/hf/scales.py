@@ -16,8 +16,9 @@ Rotations = Mapping[str, RoPE | RoPEMixed | None]
 def softmax_scale(known: Values, values: Values, rotations: Rotations) -> float | None:
     rule = (known["softmax_scale"] or [None])[0]
     width = values.get("head_dim")
-    if width is None and values.get("hidden_size") and values.get("num_attention_heads"):
-        width = values["hidden_size"] // values["num_attention_heads"]
+    whole = "embed_dim" if known["modeling"]["axial"] == "half_head_of_embed_dim" else "hidden_size"
+    if width is None and values.get(whole) and values.get("num_attention_heads"):
+        width = values[whole] // values["num_attention_heads"]
     if rule == "head_dim" and width:
         return width**-0.5
     if rule == "one":
