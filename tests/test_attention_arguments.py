@@ -150,6 +150,16 @@ def test_a_temperature_multiplies_its_query(dtype):
     np.testing.assert_array_equal(pe.attend(q, k, v, temperature=each[0], causal=True)[0], want[0])
 
 
+def test_values_may_be_wider_or_narrower():
+    q, k = QKV[:2]
+    for width in (3, 8):
+        other = values(B, T, K, width, seed=8)
+        np.testing.assert_allclose(both({}, q, k, other), dense(q, k, other), rtol=0, atol=1e-5)
+    cache = pe.KVCache.empty(batch=B, capacity=T, heads=K, dim=D, value_dim=8)
+    at = pe.positions.arange(T, jnp.zeros(B, jnp.int32))
+    assert cache.append(k, other, at, jnp.ones_like(at)).values.shape == (B, T, K, 8)
+
+
 def test_positions_of_queries_are_those_of_keys_unless_these_are_given():
     at, bias = 3 * pe.positions.arange(T), pe.ALiBi(heads=N).bind({})
     want = pe.attend(*QKV, bias=bias, causal=True, query_positions=at, key_positions=at)

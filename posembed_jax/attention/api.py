@@ -53,6 +53,7 @@ def attend(
     Args:
         query: floating `[B, T, N, D]`.
         key, value: `[B, S, K, D]`, of the query's dtype; K divides N, and query head n uses key head `n // (N / K)`.
+            The value may have a D of its own.
         bias: a bound scheme, or any pytree callable `(query_positions, key_positions) -> [N, T, S]` (`[B, N, T, S]` for
             batched positions); or an array `[B, N, T, S]`, 1 on shared axes. A 3-D array is refused: with B == N
             nobody could tell which it is.
@@ -78,7 +79,7 @@ def attend(
             "xla" on a CPU, and elsewhere above 2^26 logits.
 
     Returns:
-        `[B, T, N, D]` of the query's dtype.
+        `[B, T, N, D]` of the query's dtype, with the D of the value.
 
     >>> import jax, posembed_jax as pe
     >>> q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 5, 4, 8))

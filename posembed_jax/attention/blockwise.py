@@ -105,7 +105,7 @@ def _attend(
     tiles: Tiles,
     dropout_key: Any,
 ) -> jax.Array:
-    """query `[B, N, T, D]`, key and value `[B, K, S, D]` in whole tiles -> `[B, N, T, D]`."""
+    """query `[B, N, T, D]`, key and value `[B, K, S, D]` in whole tiles -> `[B, N, T, D]`, with the D of the value."""
     return _forward(settings, query, key, value, bias, value_bias, tiles, dropout_key)[0]
 
 
@@ -127,7 +127,7 @@ def _forward(settings, query, key, value, bias, value_bias, tiles, dropout_key):
         return tuple(put_block(x, y, i, size, 2) for x, y in zip(state, new, strict=True)), None
 
     lowest = jnp.full(query.shape[:3], jnp.finfo(dtype).min, dtype)
-    state = (lowest, jnp.zeros_like(lowest), jnp.zeros(query.shape, dtype))
+    state = (lowest, jnp.zeros_like(lowest), jnp.zeros((*query.shape[:3], value.shape[-1]), dtype))
     soft_cap = settings.logits_soft_cap is not None
     (peak, total, out), _ = walk.walk(tiles, bias, query, key, state, visit, soft_cap=soft_cap)
     seen = total > 0.0

@@ -18,7 +18,7 @@ class KVCache:
     """Keys (already rotated) and values of the tokens so far. Every row has its own length.
 
     Attributes:
-        keys, values: `[B, S, K, D]`, S the capacity.
+        keys, values: `[B, S, K, D]`, S the capacity; the values may have a D of their own.
         positions: int32 `[B, S]`, where each cached token stands.
         segment_ids: int32 `[B, S]`, its document; 0 where the slot is empty.
         lengths: int32 `[B]`, how many tokens were appended. More than S means that some were not stored.
@@ -35,13 +35,17 @@ class KVCache:
     lengths: jax.Array
 
     @classmethod
-    def empty(cls, *, batch: int, capacity: int, heads: int, dim: int, dtype: Any = jnp.float32) -> KVCache:
-        """A cache for `capacity` tokens a row and `heads` key heads of `dim` channels."""
-        for name, value in (("batch", batch), ("capacity", capacity), ("heads", heads), ("dim", dim)):
+    def empty(
+        cls, *, batch: int, capacity: int, heads: int, dim: int, value_dim: int | None = None, dtype: Any = jnp.float32
+    ) -> KVCache:
+        """A cache for `capacity` tokens a row and `heads` key heads of `dim` channels; values have value_dim, or dim."""
+        value_dim = dim if value_dim is None else value_dim
+        sizes = {"batch": batch, "capacity": capacity, "heads": heads, "dim": dim, "value_dim": value_dim}
+        for name, value in sizes.items():
             checks.integer_setting(name, value)
         return cls(
             keys=jnp.zeros((batch, capacity, heads, dim), dtype),
-            values=jnp.zeros((batch, capacity, heads, dim), dtype),
+            values=jnp.zeros((batch, capacity, heads, value_dim), dtype),
             positions=jnp.zeros((batch, capacity), jnp.int32),
             segment_ids=jnp.zeros((batch, capacity), jnp.int32),
             lengths=jnp.zeros((batch,), jnp.int32),
@@ -74,7 +78,7 @@ class KVCache:
         batch, _, heads, dim = self.keys.shape
         needs = f"[B, T, K, D] as the cache, whose keys are {checks.describe(self.keys)}"
         checks.shape("keys", keys, (batch, None, heads, dim), needs)
-        checks.shape("values", values, keys.shape, needs)
+        checks.shape("values", values, (*keys.shape[:3], self.values.shape[-1]), needs)
         needs = f"int32 [B, T], that is {list(keys.shape[:2])}"
         positions = checks.integers("positions", positions, needs)
         segment_ids = checks.integers("segment_ids", segment_ids, needs)

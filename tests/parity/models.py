@@ -130,9 +130,8 @@ def self_attention(
 ) -> tuple[Array, pe.KVCache | None]:
     x, w = block.norm(w / block.before_attention, x), w / block.attention
     q, k, v = block.qkv(w, x, rotate_at(kind.rotation, tokens.positions))
-    width, key_places, key_segment_ids = v.shape[-1], tokens.places, tokens.segment_ids
+    key_places, key_segment_ids = tokens.places, tokens.segment_ids
     if cache is not None:
-        v = jnp.pad(v, ((0, 0), (0, 0), (0, 0), (0, k.shape[-1] - width)))  # a cache has one width for both
         cache = cache.append(k, v, tokens.places, tokens.segment_ids)
         k, v, key_places, key_segment_ids = cache.keys, cache.values, cache.positions, cache.segment_ids
     out = pe.attend(
@@ -148,7 +147,7 @@ def self_attention(
         query_segment_ids=tokens.segment_ids,
         key_segment_ids=key_segment_ids,
     )
-    return linear(w / block.out, out[..., :width].reshape(*x.shape[:2], -1)), cache
+    return linear(w / block.out, out.reshape(*x.shape[:2], -1)), cache
 
 
 def cross_attention(block: Block, w: Weights, x: Array, tokens: Tokens, kind: Attention, encoded: Encoded) -> Array:

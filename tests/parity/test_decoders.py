@@ -115,10 +115,11 @@ def test_cached_decoding(name, length, dtype):
 
 
 def empty_caches(model, w):
-    """One for each layer, for T tokens with keys as wide as those of the model."""
+    """One for each layer, for T tokens with keys and values as wide as those of the model."""
     x, w = jnp.zeros((B, 1, w[f"{model.embedding}.weight"].shape[1])), w / f"{model.layers}.0"
-    keys = jax.eval_shape(lambda: model.block.qkv(w / model.block.attention, x, lambda y: y)[1])
-    cache = pe.KVCache.empty(batch=B, capacity=T, heads=keys.shape[2], dim=keys.shape[3])
+    _, keys, values = jax.eval_shape(lambda: model.block.qkv(w / model.block.attention, x, lambda y: y))
+    _, _, heads, dim = keys.shape
+    cache = pe.KVCache.empty(batch=B, capacity=T, heads=heads, dim=dim, value_dim=values.shape[3])
     return [cache] * len(model.attentions)
 
 
