@@ -38,7 +38,7 @@ class KVCache:
     def empty(
         cls, *, batch: int, capacity: int, heads: int, dim: int, value_dim: int | None = None, dtype: Any = jnp.float32
     ) -> KVCache:
-        """A cache for `capacity` tokens a row and `heads` key heads of `dim` channels; values have value_dim, or dim."""
+        """A cache for `capacity` tokens a row and `heads` key heads of `dim` channels, `value_dim` of the values."""
         value_dim = dim if value_dim is None else value_dim
         sizes = {"batch": batch, "capacity": capacity, "heads": heads, "dim": dim, "value_dim": value_dim}
         for name, value in sizes.items():
