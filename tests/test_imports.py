@@ -44,7 +44,7 @@ ARROWS = {
     "attention": ({"checks", "contracts", "scheme", "positions", "masks", "attention"}, CORE),
     "linen": ({"checks", "contracts", "scheme", "tokens", "attention"}, FLAX),
     "nnx": ({"checks", "contracts", "scheme", "tokens", "attention"}, FLAX),
-    "hf": ({"checks", "contracts", "scheme", "schemes", "hf"}, CORE),
+    "hf": ({"checks", "contracts", "scheme", "schemes", "hf"}, CORE | {"safetensors"}),
     "__init__": (ALL_BUT_FACES, set()),
 }
 
@@ -86,12 +86,13 @@ import sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"flax", "matplotlib", "optax", "orbax", "tokenizers"}:
+        if name.split(".")[0] in {"flax", "matplotlib", "optax", "orbax", "safetensors", "tokenizers"}:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Blocker())
 import jax
 import posembed_jax as pe
+import posembed_jax.hf
 
 jax.config.update("jax_num_cpu_devices", 3)  # refused once a backend has started, so no import may start one
 positions = pe.positions.arange(3)
