@@ -132,6 +132,22 @@ ROWS = [
         "",
     ),
     (
+        FILE,
+        "config",
+        {"model_type": "ministral3", "rope_parameters": {"llama_4_scaling_beta": 0.1}},
+        ValueError,
+        "rope_parameters has llama_4_scaling_beta 0.1, which needs original_max_position_embeddings as well",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "llama", "rope_parameters": {"llama_4_scaling_beta": 0.1}},
+        ValueError,
+        "needs to be without ['llama_4_scaling_beta']",
+        "",
+    ),
+    (
         good(hf.to_config),
         "positions",
         dataclasses.replace(hf.from_config({"model_type": "llama"}), rotations={"": ROPE}),

@@ -126,6 +126,32 @@ def test_the_heads_of_qwen2_vl_vision_share_embed_dim():
     assert hf.from_config({"model_type": "qwen2_vl_vision"}).softmax_scale == pytest.approx(80**-0.5, rel=1e-15)
 
 
+MINISTRAL = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize(
+    "config, expected",
+    [
+        ({"model_type": "llama4_text"}, pe.SteppedTemperature(beta=0.1, length=8192, offset=1)),
+        (
+            {"model_type": "llama4_text", "floor_scale": 4, "attn_scale": 0.25},
+            pe.SteppedTemperature(beta=0.25, length=4, offset=1),
+        ),
+        ({"model_type": "llama4_text", "attn_temperature_tuning": False}, None),
+        ({"model_type": "ministral3"}, pe.SteppedTemperature(beta=0.1, length=16384)),
+        ({"model_type": "mistral4"}, pe.SteppedTemperature(beta=0.1, length=8192)),
+        ({"model_type": "ministral3", "rope_parameters": MINISTRAL}, None),
+        (
+            {"model_type": "ministral3", "rope_parameters": MINISTRAL | {"llama_4_scaling_beta": 0.3}},
+            pe.SteppedTemperature(beta=0.3, length=64),
+        ),
+        ({"model_type": "llama"}, None),
+    ],
+)
+def test_temperatures(config, expected):
+    assert hf.from_config(config).temperature == expected
+
+
 def test_a_file_and_its_folder(tmp_path):
     config = {"model_type": "qwen2", "rope_theta": 1e6}
     (tmp_path / "config.json").write_text(json.dumps(config))

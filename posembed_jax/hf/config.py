@@ -12,9 +12,10 @@ from typing import Any
 from posembed_jax.hf.entries import entries
 from posembed_jax.hf.rope_parameters import only_read, rope_parameters
 from posembed_jax.hf.rotations import rotation, without_dict, without_parameters
-from posembed_jax.hf.scales import query_scale, softmax_scale
+from posembed_jax.hf.scales import BETA, softmax_scale, temperature
 from posembed_jax.schemes.mixed import RoPEMixed
 from posembed_jax.schemes.rotary import RoPE
+from posembed_jax.schemes.temperature import SteppedTemperature
 
 Values = Mapping[str, Any]
 Rotations = dict[str, RoPE | RoPEMixed | None]
@@ -32,7 +33,8 @@ class Positions:
         rotations: RoPE by layer type, None for layers without positions; one under "" where all layers are alike.
         layers: for each layer, its key in rotations, or None for a layer without positions (NoPE).
         softmax_scale: by which the logits q . k are multiplied; None where the model's is not a number of its file.
-        query_scale: settings by which queries grow with their position (Llama 4, Ministral 3), or None.
+        temperature: of the queries, for `attend` and the attention layers, or None; of all layers (Ministral 3, Mistral
+            4), or of those that do not rotate (Llama 4).
         position_ids: how positions are made: "tokens", "multimodal", "grid", "grid_from_1", "centers" or "times".
         towers: the parts of a composite by their names in the file, such as "text_config".
         config: the values that all this was read from, with the rotary dict complete; not compared.
@@ -49,7 +51,7 @@ class Positions:
     rotations: Rotations = dataclasses.field(default_factory=dict)
     layers: tuple[str | None, ...] = ()
     softmax_scale: float | None = None
-    query_scale: dict[str, float] | None = None
+    temperature: SteppedTemperature | None = None
     position_ids: str = "tokens"
     towers: dict[str, Positions] = dataclasses.field(default_factory=dict)
     config: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
@@ -133,7 +135,7 @@ def _leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
         values["head_dim"] = share * values["hidden_size"] // values["num_attention_heads"]
     layer_types = _layer_types(given, known, values)
     if not {"rope_parameters", "rope_theta"} & {*known["keys"], *known["config"]} or without_dict(known):
-        rotations = {"": without_parameters(known, values)}
+        rotations, dicts = {"": without_parameters(known, values)}, {}
     else:
         dicts = entries(given, known, layer_types, follow=follow)
         rotations = {
@@ -148,7 +150,7 @@ def _leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
         rotations=rotations,
         layers=_layers(rotations, layer_types, values),
         softmax_scale=softmax_scale(known, values, rotations),
-        query_scale=query_scale(given, known),
+        temperature=temperature(known, values, dicts.get("") or {}),
         position_ids=POSITION_IDS.get(known["modeling"]["forward"] or "", "tokens"),
         config=dict(values),
     )
@@ -202,7 +204,8 @@ def _rotation(
 ) -> RoPE:
     entry = dict(entry)
     init = known["modeling"]["init"] or ""
-    entry.pop("llama_4_scaling_beta", None)  # of the queries: see query_scale
+    if known.get("temperature") == BETA:
+        entry.pop(BETA, None)  # of the queries
     if "alpha" in entry and "ntk_alpha" not in init:
         if not follow:
             raise ValueError(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from posembed_jax.hf.rope_parameters import ORIGINAL
 from posembed_jax.schemes.mixed import RoPEMixed
 from posembed_jax.schemes.rotary import RoPE
 from posembed_jax.schemes.scaling import YaRN, yarn_mscale
+from posembed_jax.schemes.temperature import SteppedTemperature
 
 Values = Mapping[str, Any]
 Rotations = Mapping[str, RoPE | RoPEMixed | None]
+BETA = "llama_4_scaling_beta"
 
 
 def softmax_scale(known: Values, values: Values, rotations: Rotations) -> float | None:
@@ -39,14 +42,18 @@ def softmax_scale(known: Values, values: Values, rotations: Rotations) -> float 
     return None
 
 
-def query_scale(given: Values, known: Values) -> dict[str, float] | None:
-    """Llama 4's attn_scale and floor_scale, on its layers without rotation; Mistral's llama_4_scaling_beta, on all."""
-    if "attn_temperature_tuning" in given:
-        if not given["attn_temperature_tuning"]:
-            return None
-        return {key: given[key] for key in ("attn_scale", "floor_scale") if key in given}
-    parameters = (
-        given.get("rope_parameters") or given.get("rope_scaling") or known["config"].get("rope_parameters") or {}
-    )
-    beta = parameters.get("llama_4_scaling_beta")
-    return None if beta is None else {"llama_4_scaling_beta": beta}
+def temperature(known: Values, values: Values, entry: Values) -> SteppedTemperature | None:
+    """Of the queries: Llama 4's on its layers without rotation, Ministral 3's and Mistral 4's on all.
+
+    entry: the rotary dict of all layers, complete.
+    """
+    rule = known.get("temperature")
+    if rule == "floor_scale" and values.get("attn_temperature_tuning") and values["attn_scale"]:
+        return SteppedTemperature(beta=values["attn_scale"], length=int(values["floor_scale"]), offset=1)
+    if rule == BETA and entry.get(BETA):
+        scaled = entry.get("rope_type") in ("yarn", "llama3", "longrope")
+        length = entry.get(ORIGINAL) or (values.get("max_position_embeddings") if scaled else None)
+        if length is None:
+            raise ValueError(f"rope_parameters has {BETA} {entry[BETA]}, which needs {ORIGINAL} as well.")
+        return SteppedTemperature(beta=entry[BETA], length=int(length))
+    return None

@@ -69,6 +69,9 @@ CONFIG_KEYS = (
     "position_embeddings_type",
     "num_register_tokens",
     "_rope_type_labels",
+    "attn_temperature_tuning",
+    "attn_scale",
+    "floor_scale",
 )
 POSITION_KEY = re.compile(r"rope|rotary|theta|head_dim|partial|position|mrope|alibi|nope|interleave|scaling|pos_embed")
 ROTARY_CLASS = re.compile(r"Rotary|Rope|RoPE|PositionalEncoder$")
@@ -850,6 +853,15 @@ def softmax_scale(parts):
     return list(dict.fromkeys(rotating))
 
 
+TEMPERATURES = {"get_llama_4_attn_scale": "llama_4_scaling_beta", "attn_temperature_tuning": "floor_scale"}
+
+
+def temperature(parts):
+    """By what setting queries grow with their position; None where they do not."""
+    text = "".join(ast.unparse(node) for _, node in parts.nodes)
+    return next((setting for name, setting in TEMPERATURES.items() if name in text), None)
+
+
 def type_facts(config_class, parts):
     values, error = config_facts(config_class)
     fields, legacy = position_keys(config_class)
@@ -872,6 +884,8 @@ def type_facts(config_class, parts):
         facts["layer_partials"] = partials
     if dims := layer_head_dims(config_class):
         facts["layer_head_dims"] = dims
+    if setting := temperature(parts):
+        facts["temperature"] = setting
     if error:
         facts["config_error"] = error
     return facts
