@@ -50,6 +50,8 @@ from posembed_jax.schemes.scaling import Scaling as Scaling
 from posembed_jax.schemes.scaling import YaRN as YaRN
 from posembed_jax.schemes.scaling import longrope_factor as longrope_factor
 from posembed_jax.schemes.scaling import yarn_mscale as yarn_mscale
+from posembed_jax.schemes.shaw import ShawBias as ShawBias
+from posembed_jax.schemes.shaw import ShawValues as ShawValues
 from posembed_jax.schemes.temperature import LogTemperature as LogTemperature
 from posembed_jax.schemes.temperature import SteppedTemperature as SteppedTemperature
 from posembed_jax.schemes.temperature import yarn_softmax_scale as yarn_softmax_scale

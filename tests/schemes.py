@@ -213,6 +213,19 @@ TABLE = [
             pe.BoxRelationBias(heads=N, features=6, scale=3.0),
             CORNERS | _learns(kernel=(N, 24), bias=(N,)),
         ),
+        shaw=(pe.ShawBias(heads=N, dim=D, left=3, right=2), INEXACT | _learns(table=(1, 6, D))),
+        shaw_zero=(
+            pe.ShawBias(heads=6, dim=D, left=2, right=4, outside="zero", shared=False, scale=1.5),
+            INEXACT | _learns(table=(6, 7, D)),
+        ),
+    ),
+    *_rows(
+        pe.ValueBias,
+        shaw_values=(pe.ShawValues(heads=N, dim=D, left=3, right=2), _learns(table=(1, 6, D))),
+        shaw_values_zero=(
+            pe.ShawValues(heads=6, dim=D, left=2, right=2, outside="zero", shared=False),
+            _learns(table=(6, 5, D)),
+        ),
     ),
 ]
 
@@ -266,8 +279,8 @@ def arguments(scheme: pe.Scheme, positions: jax.Array, key_positions: jax.Array,
         sides = zip((x, keys), scheme.content_axes, strict=True)
         return *(_content(side, axes) for side, axes in sides), at, keys_at
     if isinstance(scheme, pe.ValueBias):
-        weights = jnp.swapaxes(x, -3, -2)[..., :1] * jnp.ones(key_positions.shape[-1], x.dtype)
-        return weights * (1 + jnp.arange(key_positions.shape[-1], dtype=x.dtype)), at, keys_at
+        keys = 1 + jnp.arange(key_positions.shape[-1], dtype=x.dtype).reshape(*[1] * (x.ndim - 1), -1)
+        return jnp.swapaxes(x, -3, -2)[..., :1] * keys, at, keys_at
     return (at, keys_at) if isinstance(scheme, pe.Bias) else (at,)
 
 
@@ -306,7 +319,7 @@ def assert_same(row: Row, got: Any, want: Any) -> None:
     assert got.dtype == want.dtype
     exact = isinstance(row.scheme, pe.Bias | pe.LearnedPositions) and row.exact
     units = 0 if exact else 4 if row.place != "additive" else 1
-    largest = max(1.0, np.abs(want).max()) if row.place == "bias" else 1.0
+    largest = max(1.0, np.abs(want).max()) if "bias" in row.place else 1.0
     np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=0, atol=units * 1.2e-7 * largest)
 
 

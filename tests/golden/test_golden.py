@@ -8,6 +8,7 @@ which `FEW` covers. Arrays of float64 have neither error, and are held to 1e-6 a
 
 import re
 
+import content
 import grids
 import jax
 import jax.numpy as jnp
@@ -291,6 +292,7 @@ OF_MECHANISM = {
     "abs_learned": check_learned,
     "posid_generate": check_ids_of_generate,
     "posid_padding": check_ids_of_padding,
+    "rel_shaw": content.check_shaw,
 }
 OF_MODEL = {
     ("sin_1d", "autoformer"): check_table,
