@@ -16,6 +16,11 @@ from posembed_jax.contracts import ContentBias as ContentBias
 from posembed_jax.contracts import DistanceBias as DistanceBias
 from posembed_jax.contracts import Rotation as Rotation
 from posembed_jax.contracts import ValueBias as ValueBias
+from posembed_jax.resize import resize_bias_table as resize_bias_table
+from posembed_jax.resize import resize_matrix as resize_matrix
+from posembed_jax.resize import resize_table as resize_table
+from posembed_jax.resize import resize_to_shapes as resize_to_shapes
+from posembed_jax.resize import sample_table as sample_table
 from posembed_jax.scheme import Bound as Bound
 from posembed_jax.scheme import Initializer as Initializer
 from posembed_jax.scheme import Scheme as Scheme

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posembed_jax import checks
+from posembed_jax import checks, resize
 
 Shape = tuple[int, ...]
 
@@ -225,19 +225,12 @@ def _taps(
         else (i + one(0.5)) * one(side) / one(size) - one(0.5)
     )
     first = np.floor(at)
-    offsets = np.arange(0, 2) if method == "bilinear" else np.arange(-1, 3)
+    offsets, taken = resize.taps(at - first, method)
     places = first.astype(np.int64)[:, None] + offsets
-    x = np.abs(at[:, None] - first[:, None] - offsets.astype(one))
-    weights = np.maximum(one(1) - x, one(0)) if method == "bilinear" else _cubic(x)
+    weights = np.stack(taken, axis=-1)
     if padding == "zeros":
         weights = weights * ((places >= 0) & (places < side))
     return np.clip(places, 0, side - 1), weights
-
-
-def _cubic(x: np.ndarray, a: float = -0.75) -> np.ndarray:
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-    return np.where(x <= 1, near, far).astype(np.float32)
 
 
 def lengths(shapes: Sequence[Shape], *, joined: bool = False) -> jax.Array:

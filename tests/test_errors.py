@@ -182,6 +182,19 @@ GOOD = {
     ),
     "mrope.timestamps": (functools.partial(mrope.timestamps, seconds=0.5, count=8), {"times": jnp.ones((B, T))}),
     "vision.augmented": (functools.partial(vision.augmented, shift=0.5), {"centers": CENTERS, "draws": DRAWS}),
+    "resize_table": (functools.partial(pe.resize_table, old=(2, 3), new=(2, 4), before=1), {"table": jnp.ones((7, F))}),
+    "resize_bias_table": (
+        functools.partial(pe.resize_bias_table, old=(2, 2), new=(2, 3)),
+        {"table": jnp.arange(18.0).reshape(2, 9)},
+    ),
+    "resize_to_shapes": (
+        functools.partial(pe.resize_to_shapes, length=6),
+        {"table": jnp.arange(12.0).reshape(2, 3, 2), "shapes": jnp.array([[1, 2], [3, 2]])},
+    ),
+    "sample_table": (
+        pe.sample_table,
+        {"table": jnp.arange(12.0).reshape(2, 3, 2), "coordinates": jnp.array([[0.5, 1.2]])},
+    ),
     "masks.causal": (masks.causal, {"query_positions": P, "key_positions": Q}),
     "masks.window": (functools.partial(masks.window, size=1), {"query_positions": P, "key_positions": Q}),
     "masks.segment": (masks.segment, {"query_segment_ids": P, "key_segment_ids": Q}),

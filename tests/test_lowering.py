@@ -125,6 +125,10 @@ FUNCTIONS = {  # name -> (function, *shapes of its arguments)
         ),
         *(ints(B, T), ints(B, 5, 3), ints(6, 3), floats(6), ints(B, T)),
     ),
+    "resize_table": (lambda t: pe.resize_table(t, (4, 4), (6, 7), before=1), floats(17, F)),
+    "resize_bias_table": (lambda t: pe.resize_bias_table(t, (2, 3), (3, 4), extra=3), floats(N, 18)),
+    "resize_to_shapes": (lambda t, shapes: pe.resize_to_shapes(t, shapes, length=T), floats(4, 5, F), ints(B, 2)),
+    "sample_table": (pe.sample_table, floats(4, 5, F), floats(B, T, 2)),
     "masks.causal": (pe.masks.causal, ints(B, T), ints(B, S)),
     "masks.window": (lambda q, k: pe.masks.window(q, k, (3, 0)), ints(T), ints(S)),
     "masks.segment": (pe.masks.segment, ints(B, T), ints(B, S)),
@@ -275,7 +279,7 @@ def test_every_public_function_is_in_the_table():
     needed |= {name for name, x in vars(pe).items() if callable(x) and not name.startswith("_")} - contracts
     needed -= {"alibi_slopes", "longrope_factor", "yarn_mscale", "yarn_softmax_scale"}  # numbers, on the host
     needed -= {f"vision.{name}" for name in ("merged_grid", "windows", "patch_centers", "nearest_rows", "lengths")}
-    needed -= {"vision.table_taps"}  # on the host, from static sizes
+    needed -= {"vision.table_taps", "resize_matrix"}  # on the host, from static sizes
     needed -= {"Linear", "NTK", "YaRN", "Llama3", "Proportional"}  # frequencies, on the host: RoPE lowers the same
     assert needed <= {name.partition(",")[0] for name in FUNCTIONS}
 

@@ -1,0 +1,71 @@
+"""Refusals of what is added to the embedding, and of resizing its tables."""
+
+import jax.numpy as jnp
+from refusals import COUNT, FLAG, INT, POSITIVE, good
+
+import posembed_jax as pe
+
+SIZES = "; it needs to be a tuple of sizes, such as (height, width)"
+GRID, FLAT = jnp.ones((2, 3, 4)), jnp.ones((7, 4))
+
+MATRIX = good(pe.resize_matrix, old=4, new=6)
+RESIZE = good(pe.resize_table, table=FLAT, old=(2, 3), new=(4, 6), before=1)
+OFFSETS = good(pe.resize_bias_table, table=jnp.ones((2, 9)), old=(2, 2), new=(3, 3))
+SAMPLE = good(pe.sample_table, table=GRID, coordinates=jnp.zeros((5, 2)))
+SHAPES = good(pe.resize_to_shapes, table=GRID, shapes=jnp.array([[1, 2], [2, 2]]), length=4)
+
+ROWS = [
+    (MATRIX, "old", 0, ValueError, INT),
+    (MATRIX, "new", 2.0, ValueError, INT),
+    (MATRIX, "method", "lanczos", ValueError, "; it needs to be one of 'bicubic', 'bilinear', 'nearest'"),
+    (MATRIX, "antialias", 1, ValueError, FLAG),
+    (MATRIX, "align_corners", 1, ValueError, FLAG),
+    (MATRIX, "scale_factor", 0.0, ValueError, POSITIVE),
+    (MATRIX, "scale_factor", 2.0, ValueError, "floor(old scale_factor) is 8, and new is 6"),
+    (good(MATRIX, method="nearest"), "antialias", True, ValueError, "; it needs to be False with method='nearest'"),
+    (good(MATRIX, method="nearest"), "align_corners", True, ValueError, "; it needs to be False with method='nearest'"),
+    (RESIZE, "before", -1, ValueError, COUNT),
+    (RESIZE, "after", 0.5, ValueError, COUNT),
+    (RESIZE, "old", [2, 3], ValueError, SIZES),
+    (RESIZE, "new", 6, ValueError, SIZES),
+    (RESIZE, "new", (6,), ValueError, "; it needs as many sizes as old, (2, 3)"),
+    (RESIZE, "new", (8, 2), ValueError, "; it needs to be at least old, (2, 3), along every axis: pass shrink=True"),
+    (RESIZE, "shrink", 1, ValueError, FLAG),
+    (RESIZE, "scale_factor", 2.0, ValueError, "; it needs to be a tuple of one number for each of (2, 3)"),
+    (RESIZE, "scale_factor", (2.0,), ValueError, "; it needs to be a tuple of one number for each of (2, 3)"),
+    (RESIZE, "table", FLAT[None], AssertionError, "; it needs to be a floating table [T, F] of 1 + the product of"),
+    (RESIZE, "table", FLAT.astype(jnp.int32), AssertionError, "; it needs to be a floating table [T, F] of 1 + the"),
+    (
+        RESIZE,
+        "table",
+        FLAT[1:],
+        AssertionError,
+        "; it needs to be a floating table [T, F] of 1 + the product of (2, 3)",
+    ),
+    (OFFSETS, "old", 2, ValueError, SIZES),
+    (OFFSETS, "new", (), ValueError, SIZES),
+    (OFFSETS, "new", (1, 3), ValueError, "new is (1, 5); it needs to be at least old, (3, 3)", ""),
+    (OFFSETS, "table", FLAT[0], AssertionError, "; it needs to be a floating table [heads, offsets + extra]"),
+    (SAMPLE, "method", "nearest", ValueError, "; it needs to be one of 'bicubic', 'bilinear'"),
+    (SAMPLE, "padding", "reflect", ValueError, "; it needs to be one of 'border', 'zeros'"),
+    (SAMPLE, "table", FLAT[0], AssertionError, "; it needs to be a floating table [*sizes, F]"),
+    (SAMPLE, "table", GRID.astype(jnp.int32), AssertionError, "; it needs to be a floating table [*sizes, F]"),
+    (SAMPLE, "coordinates", jnp.float32(0.5), AssertionError, "; it needs to be float32 coordinates [..., 2]"),
+    (SAMPLE, "coordinates", jnp.zeros((5, 3)), AssertionError, "; it needs to be float32 coordinates [..., 2]"),
+    (SAMPLE, "coordinates", jnp.zeros((5, 2), int), AssertionError, "; it needs to be float32 coordinates [..., 2]"),
+    (SHAPES, "method", "nearest", ValueError, "; it needs to be one of 'bicubic', 'bilinear'"),
+    (SHAPES, "antialias", 1, ValueError, FLAG),
+    (SHAPES, "padding", "border", ValueError, "; it needs to be one of 'zeros', 'first'"),
+    (SHAPES, "length", 0, ValueError, INT),
+    (SHAPES, "shapes", jnp.ones((2, 2)), TypeError, "; it needs to be int32 [B, 2], a size for each axis of table"),
+    (
+        SHAPES,
+        "shapes",
+        jnp.ones(2, int),
+        AssertionError,
+        "; it needs to be int32 [B, 2], a size for each axis of table",
+    ),
+    (SHAPES, "shapes", jnp.ones((1, 3), int), AssertionError, "; it needs to be int32 [B, 2], a size for each axis"),
+    (SHAPES, "shapes", jnp.array([[2, 3]]), ValueError, "shapes is [[2, 3]]; it needs sizes of at least 1 whose", ""),
+    (SHAPES, "shapes", jnp.array([[2, 0]]), ValueError, "shapes is [[2, 0]]; it needs sizes of at least 1 whose", ""),
+]
