@@ -6,6 +6,8 @@ from refusals import FLAG, IDS, INT, KEYS, POSITIVE, REROTATE, ROPE, N, Q, good
 
 import posembed_jax as pe
 from posembed_jax import hf
+from posembed_jax.hf.expressions import evaluate
+from posembed_jax.hf.places import placed
 
 FILE = good(hf.from_config)
 
@@ -33,7 +35,55 @@ REROTATED = good(REROTATE, keys=KEYS, positions=Q)
 ROWS = [
     # The models of transformers' files.
     (FILE, "config", 3, TypeError, "; it needs to be a dict or the path of a config.json"),
-    (FILE, "config", {"model_type": "bert"}, ValueError, "model_type is 'bert'; it needs to be one of", ""),
+    (FILE, "config", {"model_type": "bart2"}, ValueError, "model_type is 'bart2'; it needs to be one of", ""),
+    (
+        FILE,
+        "config",
+        {"model_type": "bert", "position_embedding_type": "relative_key"},
+        ValueError,
+        "config has {'position_embedding_type': 'relative_key'}, which transformers does not read",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "gpt2", "n_positions": 8, "max_position_embeddings": 9},
+        ValueError,
+        "max_position_embeddings is 9, but n_positions is 8; it needs to be said once",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "mpt", "attn_config": {"alibi": False}},
+        ValueError,
+        "but transformers does not read it for model_type 'mpt'; it needs attn_config['alibi']",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "mpt", "learned_pos_emb": False},
+        ValueError,
+        "learned_pos_emb is False, which transformers does not read for model_type 'mpt'; it needs to be True",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "bert", "hidden_size": "wide"},
+        ValueError,
+        "features is 'wide'",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "roberta", "max_position_embeddings": None},
+        ValueError,
+        "from which the 'learned' positions of 'roberta' do not follow",
+        "",
+    ),
     (
         FILE,
         "config",
@@ -152,7 +202,16 @@ ROWS = [
         "positions",
         dataclasses.replace(hf.from_config({"model_type": "llama"}), rotations={"": ROPE}),
         ValueError,
-        "its rotations need to differ from the model's own in base and scaling alone",
+        "it needs to differ from the model's own in base and scaling of its rotations alone",
+        "",
+    ),
+    (good(evaluate, names={}), "setting", "=lambda: 3", ValueError, "expression has lambda: 3; it needs", ""),
+    (
+        good(placed, config={}, name="mine", rotary=False, follow=False),
+        "facts",
+        {"config": {}, "keys": [], "places": [{"place": "", "kind": "mine", "settings": {}}]},
+        ValueError,
+        "model_type is 'mine', whose 'mine' positions this library has no scheme for",
         "",
     ),
     (

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from posembed_jax.contracts import Additive
 from posembed_jax.hf.entries import entries
+from posembed_jax.hf.places import placed
 from posembed_jax.hf.rope_parameters import only_read, rope_parameters
 from posembed_jax.hf.rotations import rotation, without_dict, without_parameters
 from posembed_jax.hf.scales import BETA, softmax_scale, temperature
+from posembed_jax.scheme import Scheme
 from posembed_jax.schemes.mixed import RoPEMixed
 from posembed_jax.schemes.rotary import RoPE
 from posembed_jax.schemes.temperature import SteppedTemperature
@@ -20,6 +23,7 @@ from posembed_jax.schemes.temperature import SteppedTemperature
 Values = Mapping[str, Any]
 Rotations = dict[str, RoPE | RoPEMixed | None]
 ROTARY = "rotary_types.json"
+OTHERS = "position_types.json"
 SIZES = ("hidden_size", "num_attention_heads", "num_hidden_layers")
 WIDTHS = ("num_attention_heads", "num_heads", "head_dim", "memory_attention_hidden_size")  # of a model that attends
 
@@ -31,6 +35,9 @@ class Positions:
     Args:
         model_type: transformers' name.
         rotations: RoPE by layer type, None for layers without positions; one under "" where all layers are alike.
+        additive: what is added to tokens or patches, by the place: "" where there is one, else "encoder" and the like.
+        biases: what is added to the logits or makes them of positions, by the place; "layers.3" of some layers alone.
+        about: what else the model does at a place: see below.
         layers: for each layer, its key in rotations, or None for a layer without positions (NoPE).
         softmax_scale: by which the logits q . k are multiplied; None where the model's is not a number of its file.
         temperature: of the queries, for `attend` and the attention layers, or None; of all layers (Ministral 3, Mistral
@@ -39,7 +46,15 @@ class Positions:
         towers: the parts of a composite by their names in the file, such as "text_config".
         config: the values that all this was read from, with the rotary dict complete; not compared.
 
-    The softmax scale is of `q @ k` with q and k `[..., T, N, D]` as they were rotated.
+    The softmax scale is of `q @ k` with q and k `[..., T, N, D]` as they were rotated. In `about[place]`,
+
+    - position_ids says how tokens are numbered where it is not by `positions.arange`: "padding", by
+      `positions.from_mask(mask, padding_position=-1)`; "cells", in each cell anew.
+    - first is the position of the first token, where it is not 0.
+    - shape, of a table for the patches of a picture, is its rows and columns; prefix, how many tokens stand in front.
+    - resize is how such a table is stretched to a picture of another shape.
+    - scale multiplies positions, divided_by divides what is added, zero_padding puts zeros where padding is.
+    - scaled_with_logits: the bias is added before the softmax scale multiplies.
 
     >>> from posembed_jax import hf
     >>> found = hf.from_config({"model_type": "gemma3_text", "num_hidden_layers": 6})
@@ -49,6 +64,9 @@ class Positions:
 
     model_type: str
     rotations: Rotations = dataclasses.field(default_factory=dict)
+    additive: dict[str, Additive] = dataclasses.field(default_factory=dict)
+    biases: dict[str, Scheme] = dataclasses.field(default_factory=dict)
+    about: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     layers: tuple[str | None, ...] = ()
     softmax_scale: float | None = None
     temperature: SteppedTemperature | None = None
@@ -69,8 +87,13 @@ class Positions:
 
 
 def facts() -> dict[str, Any]:
-    """What is known of transformers' rotary model types: `tests/golden/make_types.py` writes it."""
-    return json.loads(resources.files("posembed_jax.hf").joinpath(ROTARY).read_text())
+    """What is known of transformers' model types: `tests/golden/make_types.py` and `make_positions.py` write it.
+
+    `types` and `composites` are of rotation, `others` of all other positions.
+    """
+    folder = resources.files("posembed_jax.hf")
+    rotary, others = (json.loads(folder.joinpath(name).read_text()) for name in (ROTARY, OTHERS))
+    return {**rotary, "others": others}
 
 
 def from_config(config: Values | str | os.PathLike[str], *, follow_upstream_bugs: bool = False) -> Positions:
@@ -101,26 +124,43 @@ def from_config(config: Values | str | os.PathLike[str], *, follow_upstream_bugs
 
 def _positions(config: Values, known: Values, follow: bool) -> Positions:
     name = str(config.get("model_type"))
-    found = known["types"].get(name) or known["composites"].get(name)
-    if found is None:
-        raise ValueError(
-            f"model_type is {name!r}; it needs to be one of transformers' {len(known['types'])} with rotary positions, "
-            "such as 'llama', or a composite of them."
-        )
+    others = known["others"]
+    found = known["types"].get(name) or known["composites"].get(name) or others["composites"].get(name) or {}
+    if not _is_known(name, known):
+        raise ValueError(f"model_type is {name!r}; it needs to be one of transformers', such as 'llama' or 'bert'.")
+    parts = found.get("sub_configs", {})
     towers = {
         key: _positions(part, known, follow)
-        for key, kind in found.get("sub_configs", {}).items()
-        if kind in known["types"] or kind in known["composites"]
-        if (part := _part(config, key, kind, found["sub_configs"], known)) is not None
+        for key, kind in parts.items()
+        if (part := _part(config, key, kind, parts, known)) is not None
     }
-    if "modeling" not in found or not any(size in found["config"] for size in WIDTHS):
-        return Positions(model_type=name, towers=towers)
-    return dataclasses.replace(_leaf(config, name, found, follow), towers=towers)
+    whole = Positions(model_type=name)
+    if "modeling" in found and any(size in found["config"] for size in WIDTHS):
+        whole = _leaf(config, name, found, follow)
+    if name in others["types"]:
+        places = placed(config, name, others["types"][name], rotary="modeling" in found, follow=follow)
+        whole = dataclasses.replace(
+            whole,
+            additive=places.additive,
+            biases=places.biases,
+            about=places.about,
+            config={**places.values, **whole.config},
+        )
+        if places.instead_of_rotation:
+            whole = dataclasses.replace(whole, rotations={}, layers=())
+    return dataclasses.replace(whole, towers=towers)
 
 
-def _part(config: Values, key: str, kind: str, parts: Values, known: Values) -> Values | None:
-    """The dict of one part; older files have that of the text beside those of the others."""
+def _is_known(name: Any, known: Values) -> bool:
+    others = known["others"]
+    return any(name in names for names in (known["types"], known["composites"], *others.values()) if name)
+
+
+def _part(config: Values, key: str, kind: str | None, parts: Values, known: Values) -> Values | None:
+    """The dict of one part, None if nothing is known of it; older files have that of the text beside the others'."""
     part = config.get(key)
+    if not _is_known((part or {}).get("model_type", kind), known):
+        return None
     if part is None and key == "text_config" and any(size in config for size in SIZES):
         part = {name: value for name, value in config.items() if name not in parts}
     return {**(part or {}), "model_type": (part or {}).get("model_type", kind) if part and key in config else kind}
@@ -257,7 +297,7 @@ def to_config(positions: Positions) -> dict[str, Any]:
     A rotation may have been given another base or scaling since; what else it is, its model_type says.
 
     Raises:
-        ValueError: rotations that transformers has no words for.
+        ValueError: positions that transformers has no words for, or that config does not say.
 
     >>> from posembed_jax import hf
     >>> found = hf.from_config({"model_type": "llama", "rope_theta": 500000.0})
@@ -267,13 +307,15 @@ def to_config(positions: Positions) -> dict[str, Any]:
     written = {key: value for key, value in positions.config.items() if not key.endswith("_runs")}
     written |= {key: to_config(tower) for key, tower in positions.towers.items()}
     written["model_type"] = positions.model_type
-    if positions.rotations and _positions(written, facts(), False).rotations != positions.rotations:
+    again = _positions(written, facts(), False)
+    if again.rotations != positions.rotations and positions.rotations:
         written["rope_parameters"] = _changed(written.get("rope_parameters") or {}, positions.rotations)
-        if _positions(written, facts(), False).rotations != positions.rotations:
-            raise ValueError(
-                f"positions is {positions}; its rotations need to differ from the model's own in base "
-                "and scaling alone."
-            )
+        again = _positions(written, facts(), False)
+    if again != positions:
+        raise ValueError(
+            f"positions is {positions}; it needs to differ from the model's own in base and scaling of its rotations "
+            "alone: what else it is, its config says."
+        )
     return written
 
 

@@ -1,0 +1,275 @@
+"""What each of transformers' model types does about positions, besides rotation: read from its source by hand.
+
+One row for each place where positions come in. A setting is a number, a word, or "=" and an expression over the keys of
+the configuration, which `posembed_jax/hf/expressions.py` evaluates. `make_positions.py` checks every row against the
+module that it speaks of, and writes them all to `posembed_jax/hf/position_types.json`.
+
+Keys of a row that are no settings:
+
+    place     where: "" if there is one place only, else a name such as "encoder"
+    kind      which mechanism: a key of `posembed_jax/hf/builders.py`
+    when      an expression; the row counts where it is true
+    requires  expressions that the code takes for granted, whatever the configuration says
+    instead_of_rotation   a model that can do either does not rotate where this row counts
+    each      an expression: one place for each of its values, "place.0", "place.1", ...; settings see `each` and `i`
+    about     what the model does around it: how positions are numbered, tokens in front, how a table is resized
+    tensor    how the name of the parameter ends, whose shape the settings give
+    code      class or function of the model's module that does it; else the class that has the tensor
+"""
+
+TEXT = "=max_position_embeddings"
+WIDTH = "=hidden_size"
+BICUBIC = {"method": "bicubic", "antialias": False, "align_corners": False}
+BILINEAR = {"method": "bilinear", "antialias": False, "align_corners": False}
+SMOOTH_BICUBIC = {"method": "bicubic", "antialias": True, "align_corners": False}
+SMOOTH_BILINEAR = {"method": "bilinear", "antialias": True, "align_corners": False}
+CORNERS = {"method": "bilinear", "antialias": False, "align_corners": True}
+
+
+def learned(tensor="position_embeddings.weight", length=TEXT, features=WIDTH, offset=0, place="", **rest):
+    settings = {"length": length, "features": features}
+    if offset:
+        settings["index_offset"] = offset
+    return {"place": place, "kind": "learned", "tensor": tensor, **settings, **rest}
+
+
+def padded(tensor="position_embeddings.weight", pad="pad_token_id", features=WIDTH, **rest):
+    """RoBERTa: padding stands at the row of the padding token, tokens after it."""
+    return learned(
+        tensor,
+        length=f"=max_position_embeddings - {pad} - 1",
+        features=features,
+        offset=f"={pad} + 1" if isinstance(pad, str) else pad + 1,
+        about={"position_ids": "padding"},
+        **rest,
+    )
+
+
+def grid(tensor, prefix=0, resize=None, shape="=patches(image_size, patch_size)", features=WIDTH, place="", **rest):
+    """A row for each patch of a picture, after those of the tokens in front."""
+    about = {"prefix": prefix, "shape": shape} | ({"resize": resize} if resize else {}) | rest.pop("about", {})
+    front = str(prefix).removeprefix("=")
+    length = f"={front} + prod({shape.removeprefix('=')})" if front != "0" else f"=prod({shape.removeprefix('=')})"
+    return {
+        "place": place,
+        "kind": "learned",
+        "tensor": tensor,
+        "length": length,
+        "features": features,
+        "about": about,
+        **rest,
+    }
+
+
+def sinusoid(features, code, layout="sin_cos", denominator="half", place="", **rest):
+    return {
+        "place": place,
+        "kind": "sinusoidal",
+        "code": code,
+        "features": features,
+        "layout": layout,
+        "denominator": denominator,
+        **rest,
+    }
+
+
+def t5(place="", bidirectional=True, heads="=num_heads", tensor="relative_attention_bias.weight", **rest):
+    return {
+        "place": place,
+        "kind": "t5",
+        "tensor": tensor,
+        "heads": heads,
+        "buckets": "=relative_attention_num_buckets",
+        "max_distance": "=relative_attention_max_distance",
+        "bidirectional": bidirectional,
+        **rest,
+    }
+
+
+BERTS = """albert:=embedding_size align_text_model bert bert-generation big_bird blip_text_model chinese_clip_text_model
+convbert:=embedding_size deberta:=embedding_size deberta-v2:=embedding_size electra:=embedding_size ernie
+flava_text_model fnet instructblip_qformer instructblipvideo_qformer lxmert megatron-bert mobilebert
+rembert:=input_embedding_size roc_bert splinter squeezebert:=embedding_size"""
+CLIP_TEXTS = """aimv2_text_model clip_text_model clipseg_text_model groupvit_text_model metaclip_2_text_model
+owlv2_text_model owlvit_text_model siglip2_text_model siglip_text_model xclip_text_model"""
+ROBERTAS = """altclip_text_model bridgetower_text_model camembert clap_text_model data2vec-text ibert longformer
+roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl xmod"""
+
+ROWS = {}
+for names, row in ((BERTS, learned), (CLIP_TEXTS, learned), (ROBERTAS, padded)):
+    for name in names.split():
+        name, _, features = name.partition(":")
+        tensor = "position_embedding.weight" if names is CLIP_TEXTS else "position_embeddings.weight"
+        ROWS[name] = [row(tensor, features=features or WIDTH)]
+for name in ("deberta", "deberta-v2"):
+    ROWS[name][0] |= {
+        "features": "=embedding_size if embedding_size else hidden_size",
+        "when": "=position_biased_input",
+    }
+
+GPTS = {"gpt-sw3": "wpe", "gpt2": "wpe", "gpt_bigcode": "wpe", "imagegpt": "wpe", "openai-gpt": "positions_embed"}
+ROWS |= {name: [learned(f"{tensor}.weight", "=n_positions", "=n_embd")] for name, tensor in GPTS.items()}
+ROWS |= {
+    "gpt_neo": [learned("wpe.weight")],
+    "decision_transformer": [learned("embed_timestep.weight", "=max_ep_len", place="timesteps")],
+    "clvp_decoder": [learned("position_embeds_layer.weight")],
+    "dpr": [learned()],
+    "tapas": [learned(about={"position_ids": "='cells' if reset_position_index_per_cell else 'tokens'"})],
+    "mra": [learned(offset=2, length=TEXT)],
+    "nystromformer": [learned(offset=2, length=TEXT)],
+    "yoso": [learned(offset=2, length=TEXT)],
+    "canine": [learned("char_position_embeddings.weight", "=num_hash_buckets")],
+    "visual_bert": [learned(place="text"), learned("visual_position_embeddings.weight", place="visual")],
+    "luke": [padded(place="text"), padded("entity_embeddings.position_embeddings.weight", place="entities")],
+    "markuplm": [padded()],
+    "lilt": [padded(place="text")],
+    "prophetnet": [
+        padded("position_embeddings.weight", place="", features="=hidden_size"),
+    ],
+    "mpnet": [
+        padded(place="tokens", pad="1"),
+        t5("attention", heads="=num_attention_heads"),
+    ],
+    "esm": [padded(when="=position_embedding_type == 'absolute'", instead_of_rotation=True)],
+}
+ROWS["mpnet"][1]["max_distance"] = 128
+
+# Encoders and decoders
+BART = "embed_positions.weight"
+for name in ("bart", "mbart", "mvp", "plbart"):
+    ROWS[name] = [learned(BART, features="=d_model", offset=2, place=place) for place in ("encoder", "decoder")]
+for name in ("bigbird_pegasus", "blenderbot", "blenderbot-small"):
+    ROWS[name] = [learned(BART, features="=d_model", place=place) for place in ("encoder", "decoder")]
+ROWS |= {
+    "led": [
+        learned(BART, f"=max_{place}_position_embeddings", "=d_model", place=place) for place in ("encoder", "decoder")
+    ],
+    "opt": [learned(BART, offset=2, about={"position_ids": "padding"})],
+    "biogpt": [learned(BART, offset=2, about={"position_ids": "padding"})],
+    "trocr": [
+        learned(BART, features="=d_model", offset=2, when="=use_learned_position_embeddings"),
+    ],
+    "pp_formulanet_text": [learned(BART, features="=d_model", offset=2)],
+}
+SOUNDS = {
+    "audioflamingo3_encoder": WIDTH,
+    "moss_transcribe_diarize_audio": WIDTH,
+    "qwen2_audio_encoder": "=d_model",
+    "voxtral_encoder": WIDTH,
+}
+ROWS |= {name: [learned(BART, "=max_source_positions", width)] for name, width in SOUNDS.items()}
+ROWS["whisper"] = [
+    sinusoid("=d_model", "sinusoids", denominator="half_minus_1", place="encoder"),
+    learned(BART, "=max_target_positions", "=d_model", place="decoder"),
+]
+
+# Sinusoids
+NUMPY = dict(layout="sin_cos", denominator="half")
+TENSOR2TENSOR = dict(layout="sin_cos", denominator="half_minus_1")
+PADDING = {"position_ids": "padding", "first": "=pad_token_id + 1", "zero_padding": True}
+for name, prefix in (("autoformer", "Autoformer"), ("informer", "Informer"), ("time_series_transformer", "TimeSeries")):
+    code = f"{prefix}SinusoidalPositionalEmbedding"
+    ROWS[name] = [sinusoid("=d_model", code, place=place) for place in ("encoder", "decoder")]
+for name, prefix in (("marian", "Marian"), ("pegasus", "Pegasus")):
+    code = f"{prefix}SinusoidalPositionalEmbedding"
+    ROWS[name] = [sinusoid("=d_model", code, place=place) for place in ("encoder", "decoder")]
+for name, prefix in (("m2m_100", "M2M100"), ("nllb-moe", "NllbMoe"), ("fsmt", ""), ("speech_to_text", "Speech2Text")):
+    code = f"{prefix}SinusoidalPositionalEmbedding"
+    ROWS[name] = [
+        sinusoid("=d_model", code, **TENSOR2TENSOR, odd="zero", place=place, about=PADDING)
+        for place in ("encoder", "decoder")
+    ]
+ROWS |= {
+    "pegasus_x": [
+        sinusoid("=d_model", "PegasusXSinusoidalPositionalEmbedding", **TENSOR2TENSOR, place=place)
+        for place in ("encoder", "decoder")
+    ],
+    "kosmos_2_text_model": [
+        sinusoid("=embed_dim", "Kosmos2TextSinusoidalPositionalEmbedding", **TENSOR2TENSOR, odd="zero", about=PADDING)
+    ],
+    "kosmos_2_5_text_model": [
+        sinusoid("=embed_dim", "Kosmos2_5TextSinusoidalPositionalEmbedding", **TENSOR2TENSOR, odd="zero", about=PADDING)
+    ],
+    "xglm": [
+        sinusoid("=d_model", "XGLMSinusoidalPositionalEmbedding", **TENSOR2TENSOR, odd="zero", about={"first": 2})
+    ],
+    "musicgen_decoder": [
+        sinusoid(WIDTH, "MusicgenSinusoidalPositionalEmbedding", "cos_sin", "half_minus_1", odd="zero")
+    ],
+    "musicgen_melody_decoder": [
+        sinusoid(WIDTH, "MusicgenMelodySinusoidalPositionalEmbedding", "cos_sin", "half_minus_1", odd="zero")
+    ],
+    "ctrl": [sinusoid("=n_embd", "positional_encoding")],
+    "distilbert": [
+        sinusoid("=dim", "create_sinusoidal_embeddings", "interleaved", when="=sinusoidal_pos_embds"),
+        learned(features="=dim", when="=not sinusoidal_pos_embds"),
+    ],
+    "flaubert": [
+        sinusoid("=emb_dim", "create_sinusoidal_embeddings", "interleaved", when="=sinusoidal_embeddings"),
+        learned(features="=emb_dim", when="=not sinusoidal_embeddings"),
+    ],
+    "xlm": [
+        sinusoid("=emb_dim", "create_sinusoidal_embeddings", "interleaved", when="=sinusoidal_embeddings"),
+        learned(features="=emb_dim", when="=not sinusoidal_embeddings"),
+    ],
+    "fun_asr_nano_encoder": [
+        sinusoid("=input_size", "FunAsrNanoPositionEmbedding", **TENSOR2TENSOR, about={"first": 1})
+    ],
+    "qwen2_5_omni_audio_encoder": [sinusoid("=d_model", "SinusoidsPositionEmbedding", **TENSOR2TENSOR)],
+    "qwen3_asr_encoder": [sinusoid("=d_model", "SinusoidsPositionEmbedding", **TENSOR2TENSOR)],
+    "qwen3_omni_moe_audio_encoder": [sinusoid("=d_model", "SinusoidsPositionEmbedding", **TENSOR2TENSOR)],
+    "qwen2_5_omni_dit": [
+        sinusoid(256, "SinusPositionEmbedding", **TENSOR2TENSOR, place="times", fractional=True, about={"scale": 1000})
+    ],
+    "timesfm": [
+        sinusoid(
+            WIDTH, "TimesFmPositionalEmbedding", **TENSOR2TENSOR, odd="zero", base="=max_timescale / min_timescale"
+        )
+    ],
+    "tipsv2_text_model": [sinusoid(WIDTH, "Tipsv2SinusoidalPositionalEmbedding", **TENSOR2TENSOR, odd="zero")],
+    "videoprism_text_model": [sinusoid(WIDTH, "create_sinusoidal_positions")],
+    "videomae": [sinusoid(WIDTH, "get_sinusoid_encoding_table", "interleaved")],
+    "canary_decoder": [
+        sinusoid(
+            WIDTH,
+            "CanaryPositionalEmbedding",
+            **TENSOR2TENSOR,
+            base="=10000 ** ((hidden_size - 2) / hidden_size)",
+            about={"divided_by": "=hidden_size ** 0.5"},
+        )
+    ],
+}
+
+# T5
+for name in ("longt5", "mt5", "pop2piano", "switch_transformers", "t5", "umt5"):
+    ROWS[name] = [t5("encoder"), t5("decoder", bidirectional=False)]
+ROWS["pix2struct_text_model"] = [t5(bidirectional=False)]
+
+# ALiBi
+ROWS |= {
+    "bloom": [{"place": "", "kind": "alibi", "heads": "=n_head", "symmetric": False, "code": "build_alibi_tensor"}],
+    "falcon": [
+        {
+            "place": "",
+            "kind": "alibi_bfloat16",
+            "heads": "=num_attention_heads",
+            "symmetric": False,
+            "code": "build_alibi_tensor",
+            "when": "=alibi",
+            "instead_of_rotation": True,
+            "about": {"scaled_with_logits": True},
+        }
+    ],
+    "mpt": [
+        {
+            "place": "",
+            "kind": "alibi",
+            "heads": "=n_heads",
+            "code": "build_mpt_alibi_tensor",
+            "requires": ["=attn_config['alibi']", "=attn_config['alibi_bias_max'] == 8"],
+        }
+    ],
+}
+
+WITHOUT = {}
+ELSEWHERE = {}

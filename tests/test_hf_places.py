@@ -1,0 +1,75 @@
+"""What `hf.from_config` finds beside rotations: tables, sinusoids and biases."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import posembed_jax as pe
+from posembed_jax import hf
+from posembed_jax.hf import expressions
+from posembed_jax.hf.builders import BUILDERS
+
+KNOWN = json.loads((Path(hf.__file__).parent / "position_types.json").read_text())
+BROKEN = {"esm"}  # whose default has no pad_token_id: transformers' own class fails
+TYPES = {name for name, facts in KNOWN["types"].items() if all(row["kind"] in BUILDERS for row in facts["places"])}
+
+
+@pytest.mark.parametrize("model_type", sorted(TYPES - BROKEN))
+def test_a_model_is_itself_after_a_file(model_type):
+    found = hf.from_config({"model_type": model_type})
+    assert hf.from_config(json.loads(json.dumps(hf.to_config(found)))) == found
+
+
+def test_forms_of_published_files():
+    def found(model_type, **keys):
+        return hf.from_config({"model_type": model_type, **keys})
+
+    assert found("gpt2", n_positions=8, n_embd=4).additive == {"": pe.LearnedPositions(length=8, features=4)}
+    assert found("gpt2", max_position_embeddings=8, hidden_size=4) == found("gpt2", n_positions=8, n_embd=4)
+    roberta = found("roberta", max_position_embeddings=514, pad_token_id=1, position_embedding_type="absolute")
+    assert roberta.additive[""] == pe.LearnedPositions(length=512, features=768, index_offset=2)
+    assert roberta.about[""] == {"position_ids": "padding"}
+    t5 = found("t5", num_heads=2, relative_attention_num_buckets=8, n_positions=512)
+    assert t5.biases["decoder"] == pe.T5Bias(heads=2, buckets=8, bidirectional=False)
+    assert set(found("whisper").additive) == {"encoder", "decoder"}
+    assert found("distilbert").additive[""] == pe.LearnedPositions(length=512, features=768)
+    sinusoid = pe.Sinusoidal(features=768, layout="interleaved")
+    assert found("distilbert", sinusoidal_pos_embds=True).additive[""] == sinusoid
+
+
+def test_one_thing_instead_of_another():
+    falcon = hf.from_config({"model_type": "falcon", "alibi": True, "num_attention_heads": 3})
+    assert falcon.rotations == {} and falcon.biases[""].heads == 3
+    slopes = falcon.biases[""].bind({}).arrays["slopes"]
+    assert [float(x) for x in slopes] == [0.0625, 0.00390625, 0.25]
+    assert hf.from_config({"model_type": "falcon"}).biases == {}
+
+
+def test_towers():
+    clip = hf.from_config({"model_type": "clip", "text_config": {"hidden_size": 8}})
+    assert clip.towers["text_config"].additive == {"": pe.LearnedPositions(length=77, features=8)}
+
+
+@pytest.mark.parametrize(
+    "config, wrong",
+    [
+        ({"model_type": "bert", "position_embedding_type": "relative_key"}, "position_embedding_type"),
+        ({"model_type": "mpt", "attn_config": {"alibi_bias_max": 16}}, "attn_config"),
+        ({"model_type": "gpt2", "n_positions": 8, "max_position_embeddings": 9}, "n_positions"),
+    ],
+)
+def test_upstream_bugs_are_followed_by_name_only(config, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        hf.from_config(config)
+    assert hf.from_config(config, follow_upstream_bugs=True).model_type == config["model_type"]
+
+
+def test_expressions():
+    names = {"a": 7, "b": [2, 3], "c": {"d": 4}, "e": None}
+    assert expressions.evaluate("=a // 2 + b[1] ** 2 - c['d'] % 3", names) == 11
+    assert expressions.evaluate("=(a if e else -a, not e, a == 7 and a != 7 or a > 6)[0]", names) == -7
+    assert expressions.evaluate({"x": ["=prod(patches(a, b))", "word"]}, {"a": 8, "b": (2, 4)}) == {"x": (8, "word")}
+    assert expressions.names_in({"x": ["=prod(patches(a, b))", "word", 3]}) == {"a", "b"}
+    with pytest.raises(ValueError, match="needs to be of names"):
+        expressions.evaluate("=lambda: 3", {})
