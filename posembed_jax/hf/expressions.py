@@ -92,6 +92,6 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
             return all(parts) if isinstance(node.op, ast.And) else any(parts)
         case ast.IfExp():
             return _value(node.body if _value(node.test, names) else node.orelse, names)
-        case ast.Call(func=ast.Name()):
-            return FUNCTIONS[node.func.id](*(_value(argument, names) for argument in node.args))
+        case ast.Call(func=ast.Name(id=name)):
+            return FUNCTIONS[name](*(_value(argument, names) for argument in node.args))
     raise ValueError(f"expression has {ast.unparse(node)}; it needs to be of names, numbers and {sorted(FUNCTIONS)}.")
