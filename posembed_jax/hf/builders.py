@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from posembed_jax.scheme import Scheme
 from posembed_jax.schemes.absolute import LearnedPositions, Sinusoidal
@@ -14,11 +12,11 @@ from posembed_jax.schemes.distance import ALiBi, T5Bias
 from posembed_jax.schemes.windows import BEiTBias, LeViTBias, SwinBias, SwinV2Bias
 
 
-def rounded_alibi(heads: int, **settings: Any) -> ALiBi:
+def rounded_alibi(heads: int, symmetric: bool) -> ALiBi:
     """Falcon rounds the slopes to bfloat16 before it multiplies them with positions."""
-    slopes = np.asarray(ALiBi(heads=heads, **settings).bind({}).arrays["slopes"])
-    rounded = np.asarray(jnp.asarray(slopes, jnp.bfloat16).astype(jnp.float32))
-    return ALiBi(heads=heads, slopes=tuple(map(float, rounded)), **settings)
+    slopes = ALiBi(heads=heads).bind({}).arrays["slopes"]
+    rounded = tuple(float(jnp.asarray(slope, jnp.bfloat16)) for slope in slopes)
+    return ALiBi(heads=heads, slopes=rounded, symmetric=symmetric)
 
 
 BUILDERS: dict[str, Callable[..., Scheme]] = {
