@@ -11,6 +11,7 @@ from typing import Any
 
 from posembed_jax.contracts import Additive
 from posembed_jax.hf.entries import entries
+from posembed_jax.hf.layers import keys_of_layers, layer_types_of
 from posembed_jax.hf.places import placed
 from posembed_jax.hf.rope_parameters import only_read, rope_parameters
 from posembed_jax.hf.rotations import rotation, without_dict, without_parameters
@@ -173,7 +174,7 @@ def _leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
         whole = known["config"]["hidden_size"] // known["config"]["num_attention_heads"]  # Zamba 2's heads are twice it
         share = known["config"]["head_dim"] // whole
         values["head_dim"] = share * values["hidden_size"] // values["num_attention_heads"]
-    layer_types = _layer_types(given, known, values)
+    layer_types = layer_types_of(given, known, values)
     if not {"rope_parameters", "rope_theta"} & {*known["keys"], *known["config"]} or without_dict(known):
         rotations, dicts = {"": without_parameters(known, values)}, {}
     else:
@@ -188,7 +189,7 @@ def _leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
     return Positions(
         model_type=name,
         rotations=rotations,
-        layers=_layers(rotations, layer_types, values),
+        layers=keys_of_layers(rotations, layer_types, values),
         softmax_scale=softmax_scale(known, values, rotations),
         temperature=temperature(known, values, dicts.get("") or {}),
         position_ids=POSITION_IDS.get(known["modeling"]["forward"] or "", "tokens"),
@@ -219,18 +220,6 @@ def _renamed(config: Values, known: Values) -> dict[str, Any]:
             if one in config and other not in config:
                 found[other] = config[one]
     return found
-
-
-def _layer_types(given: Values, known: Values, values: Values) -> tuple[str, ...]:
-    """The file's; else the default ones, whose pattern goes on for as many layers as the file has."""
-    if given.get("layer_types") is not None:
-        return tuple(given["layer_types"])
-    default = [kind for kind, count in known["config"].get("layer_types_runs", ()) for _ in range(count)]
-    count = values.get("num_hidden_layers") or 0
-    for period in range(1, len(default) + 1):
-        if all(default[i] == default[i % period] for i in range(len(default))):
-            return tuple(default[i % period] for i in range(count))
-    return ()
 
 
 def _rotation(
@@ -276,19 +265,6 @@ def _head_dim(layer: str, known: Values, given: Values, values: Values, layers: 
     if layer == "" and turning and known["config"].get("head_dim") == turning:
         return values["qk_rope_head_dim"]
     return values.get("head_dim")
-
-
-def _layers(rotations: Rotations, layer_types: tuple[str, ...], values: Values) -> tuple[str | None, ...]:
-    """The key of rotations for each layer. `no_rope_layers` says 1 where a layer rotates."""
-    count = values.get("num_hidden_layers") or 0
-    kinds: tuple[str | None, ...] = layer_types if set(layer_types) & set(rotations) else ("",) * count
-    rotates = values.get("no_rope_layers")
-    if rotates is None and "no_rope_layers_runs" in values:
-        interval = values.get("no_rope_layer_interval") or 4
-        rotates = [int((i + 1) % interval != 0) for i in range(len(kinds))]
-    if rotates:
-        kinds = tuple(kind if on else None for kind, on in zip(kinds, rotates, strict=False))
-    return tuple(None if kind is None or rotations.get(kind) is None else kind for kind in kinds)
 
 
 def to_config(positions: Positions) -> dict[str, Any]:
