@@ -229,6 +229,13 @@ ROWS = [
     (OF_FILE, "parameters", {"type": "linear", "factor": 2.0, "beta_fast": 32}, ValueError, "be without ['beta_fast']"),
     (OF_FILE, "parameters", {"rope_type": "default", "factor": 2.0}, ValueError, "be without ['factor']"),
     (
+        OF_FILE,
+        "parameters",
+        {"rope_type": "yarn"},
+        ValueError,
+        "needs factor or original_max_position_embeddings as well",
+    ),
+    (
         good(hf.scaling, parameters={"rope_type": "dynamic", "factor": 2.0}),
         "max_position_embeddings",
         None,

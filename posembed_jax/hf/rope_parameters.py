@@ -102,6 +102,8 @@ def _dynamic(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
 
 
 def _yarn(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
+    if parameters.get("factor") is None and parameters.get(ORIGINAL) is None:  # which would be a factor of 1
+        raise ValueError(f"parameters is {dict(parameters)}; rope_type 'yarn' needs factor or {ORIGINAL} as well.")
     # transformers reads 0 as not given, and DeepSeek's files have it
     knobs = ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim")
     given = {name: parameters[name] for name in knobs if parameters.get(name)}
