@@ -79,6 +79,8 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
             return names[node.id]
         case ast.Tuple() | ast.List():
             return tuple(_value(part, names) for part in node.elts)
+        case ast.Subscript(slice=ast.Slice(upper=ast.expr() as end)):
+            return _value(node.value, names)[: _value(end, names)]
         case ast.Subscript():
             return _value(node.value, names)[_value(node.slice, names)]
         case ast.UnaryOp():

@@ -29,7 +29,7 @@ from position_rows import ELSEWHERE, ROWS, WITHOUT
 from posembed_jax.hf.expressions import evaluate, names_in
 
 KEPT = ("place", "kind", "when", "requires", "each", "about", "instead_of_rotation")
-NO_SETTINGS = {*KEPT, "tensor", "code"}
+NO_SETTINGS = {*KEPT, "tensor", "code", "stacked"}
 SPEAKS = re.compile(
     r"pos|rel_|relative|alibi|sinusoid|timescale|bucket|distance|coords|grid|freq|slopes|resize|interpol"
 )
@@ -116,7 +116,8 @@ def modeling(config_class):
     package, _, name = config_class.__module__.rpartition(".")
     own = name.replace("configuration_", "modeling_")
     folder = pathlib.Path(inspect.getfile(config_class)).parent
-    names = sorted((path.stem for path in folder.glob("modeling_*.py")), key=lambda stem: (stem != own, stem))
+    stems = [path.stem for path in folder.glob("*.py") if path.stem.startswith("modeling_") or path.stem == "vision"]
+    names = sorted(stems, key=lambda stem: (stem != own, stem))
     return [importlib.import_module(f"{package}.{name}") for name in names]
 
 
@@ -166,7 +167,7 @@ def shape_of(kind, settings):
         return rows * settings["features"], {settings["features"]}
     if kind == "t5":
         return settings["buckets"] * settings["heads"], {settings["buckets"], settings["heads"]}
-    if kind in ("swin", "beit"):
+    if kind in ("swin", "beit"):  # BEiT has three more, for a class token
         window = settings.get("window") or settings.get("shape")
         rows = math.prod(2 * size - 1 for size in window) + 3 * (kind == "beit")
         return rows * settings["heads"], {rows, settings["heads"]}
@@ -176,7 +177,8 @@ def shape_of(kind, settings):
 def shapes(row, names):
     settings = {key: value for key, value in row.items() if key not in NO_SETTINGS}
     each = evaluate(row["each"], names) if "each" in row else (None,)
-    return [shape_of(row["kind"], evaluate(settings, {**names, "each": one, "i": i})) for i, one in enumerate(each)]
+    found = [shape_of(row["kind"], evaluate(settings, {**names, "each": one, "i": i})) for i, one in enumerate(each)]
+    return [(found[0][0] * len(found), found[0][1])] if row.get("stacked") else found
 
 
 def names_of(config, row):
@@ -200,7 +202,7 @@ def other(name, value):
     """Another value for a key, that a model still takes."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 2:
         return value
-    return value * 2
+    return value * 4  # a square of a square
 
 
 def fits(wanted, found):
@@ -314,10 +316,14 @@ def parts_of(config_class):
     return found
 
 
+def only(arguments, name):
+    return arguments.only is None or name in arguments.only.split(",")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=pathlib.Path, nargs="?", help="file to write")
-    parser.add_argument("--only", help="check the rows of this model type")
+    parser.add_argument("--only", help="check the rows of these model types alone, with commas")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -329,7 +335,7 @@ def main():
         config_class = CONFIG_MAPPING[model_type]
         if getattr(config_class, "sub_configs", None):
             composites[model_type] = {"sub_configs": parts_of(config_class)}
-        if model_type not in ROWS or arguments.only not in (None, model_type):
+        if model_type not in ROWS or not only(arguments, model_type):
             continue
         try:
             types[model_type] = facts_of(model_type, config_class, ROWS[model_type])

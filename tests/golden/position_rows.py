@@ -13,6 +13,7 @@ Keys of a row that are no settings:
     instead_of_rotation   a model that can do either does not rotate where this row counts
     each      an expression: one place for each of its values, "place.0", "place.1", ...; settings see `each` and `i`
     about     what the model does around it: how positions are numbered, tokens in front, how a table is resized
+    stacked   the parameter has those of all layers
     tensor    how the name of the parameter ends, whose shape the settings give
     code      class or function of the model's module that does it; else the class that has the tensor
 """
@@ -270,6 +271,177 @@ ROWS |= {
         }
     ],
 }
+
+# Tables for the patches of pictures
+TABLE, PARAMETER = "position_embedding.weight", "position_embeddings"
+BLIPS = "blip_2_vision_model blip_vision_model instructblip_vision_model instructblipvideo_vision_model"
+CLIPS = """altclip_vision_model chinese_clip_vision_model clip_vision_model clipseg_vision_model git_vision_model
+kosmos_2_vision_model metaclip_2_vision_model owlv2_vision_model owlvit_vision_model xclip_vision_model"""
+SIGLIPS = "janus_vision_model siglip_vision_model"
+VITS = "dinov2 dinov2_with_registers flava_image_model internvl_vision qianfan_ocr_vision vit vit_msn"
+ROWS |= {name: [grid("position_embedding", 1, BICUBIC)] for name in BLIPS.split()}
+ROWS |= {name: [grid(TABLE, 1, BICUBIC)] for name in CLIPS.split()}
+ROWS |= {name: [grid(TABLE, 0, BICUBIC)] for name in SIGLIPS.split()}
+ROWS |= {name: [grid(PARAMETER, 1, BICUBIC)] for name in VITS.split()}
+ROWS |= {
+    "dinov2_with_registers": [grid(PARAMETER, 1, SMOOTH_BICUBIC)],
+    "bridgetower_vision_model": [grid(TABLE, 1, BICUBIC)],
+    "deit": [grid(PARAMETER, 2, BICUBIC)],
+    "pixio": [grid(PARAMETER, "=n_cls_tokens", BICUBIC)],
+    "groupvit_vision_model": [grid(PARAMETER, 0, BICUBIC)],
+    "ijepa": [grid(PARAMETER, 0, BICUBIC)],
+    "idefics_vision": [grid(TABLE, 1, {**BICUBIC, "by_scale": True}, code="IdeficsVisionEmbeddings")],
+    "dpt": [grid(PARAMETER, 1, BILINEAR)],
+    "tipsv2_vision_model": [grid(PARAMETER, 1, SMOOTH_BILINEAR)],
+    "rf_detr_dinov2": [grid(PARAMETER, 1, SMOOTH_BICUBIC)],
+    "unlimited_ocr_vision_encoder": [grid(TABLE, 1, SMOOTH_BICUBIC)],
+    "step3p5_vision": [grid(TABLE, 0, BILINEAR)],
+    "ovis2_vision": [grid(TABLE)],
+    "eomt": [grid("position_embeddings.weight", about={"tokens_in_front_without": "=1 + num_register_tokens"})],
+    "videomt": [grid("position_embeddings.weight", about={"tokens_in_front_without": "=1 + num_register_tokens"})],
+    "granite_docling_vision": [grid(TABLE, 0, BICUBIC)],
+    "phi4_multimodal_vision": [grid(TABLE, 0, {"method": "buckets", "below_one": True})],
+    "siglip2_vision_model": [
+        grid(TABLE, 0, SMOOTH_BILINEAR, "=(isqrt(num_patches), isqrt(num_patches))"),
+    ],
+    "cosmos3_edge_vision": [
+        grid(TABLE, 0, SMOOTH_BILINEAR, "=(isqrt(num_patches), isqrt(num_patches))"),
+    ],
+    "hunyuan_vl_vision": [
+        grid(
+            TABLE,
+            1,
+            {"method": "=interpolate_mode", "antialias": False, "align_corners": False},
+            "=patches(max_image_size, patch_size)",
+            about={"prefix_unused": True},
+        )
+    ],
+    "vitdet": [
+        grid(PARAMETER, 1, BICUBIC, "=patches(pretrain_image_size, patch_size)", about={"prefix_unused": True})
+        | {"when": "=use_absolute_position_embeddings", "place": "patches"}
+    ],
+    "lw_detr_vit": [
+        grid(PARAMETER, 1, BICUBIC, "=patches(pretrain_image_size, patch_size)", about={"prefix_unused": True})
+        | {"when": "=use_absolute_position_embeddings"}
+    ],
+    "vitpose_backbone": [grid(PARAMETER, 1, about={"prefix_added_to_all": True})],
+    "mgp-str": [grid("pos_embed", 1)],
+    "yolos": [
+        grid(PARAMETER, 1, BICUBIC, about={"behind": "=num_detection_tokens"})
+        | {"length": "=1 + prod(patches(image_size, patch_size)) + num_detection_tokens", "place": "patches"},
+        grid("mid_position_embeddings", 1, BICUBIC, about={"behind": "=num_detection_tokens"})
+        | {
+            "length": "=1 + image_size[0] * image_size[1] // patch_size ** 2 + num_detection_tokens",
+            "place": "layers",
+            "each": "=range(num_hidden_layers - 1)",
+            "when": "=use_mid_position_embeddings",
+            "stacked": True,
+        },
+    ],
+    "audio-spectrogram-transformer": [
+        grid(
+            PARAMETER,
+            2,
+            shape="=((num_mel_bins - patch_size) // frequency_stride + 1,"
+            " (max_length - patch_size) // time_stride + 1)",
+        )
+    ],
+    "llama4_vision_model": [
+        grid("positional_embedding_vlm", about={"behind": 1}) | {"length": "=prod(patches(image_size, patch_size)) + 1"}
+    ],
+    "molmo2_vision": [
+        grid("positional_embedding", shape="=(isqrt(num_position_embeddings), isqrt(num_position_embeddings))")
+        | {"length": "=num_position_embeddings"}
+    ],
+    "vivit": [
+        grid(
+            PARAMETER,
+            1,
+            shape="=(num_frames // tubelet_size[0], image_size // tubelet_size[1], image_size // tubelet_size[2])",
+        )
+    ],
+    "timesformer": [
+        grid(PARAMETER, 1, {"method": "nearest"}) | {"place": "patches"},
+        learned("time_embeddings", "=num_frames", place="frames", about={"resize": {"method": "nearest"}})
+        | {"when": "=attention_type != 'space_only'"},
+    ],
+    "hiera": [
+        grid(PARAMETER, 0, BICUBIC, "=patches(image_size, patch_stride)", "=embed_dim"),
+    ],
+    "pvt": [
+        grid(PARAMETER, "=1 if i == num_encoder_blocks - 1 else 0", BILINEAR)
+        | {
+            "place": "stages",
+            "each": "=hidden_sizes",
+            "features": "=each",
+            "length": "=(1 if i == num_encoder_blocks - 1 else 0) + (image_size // prod(strides[:i + 1])) ** 2",
+            "about": {
+                "prefix": "=1 if i == num_encoder_blocks - 1 else 0",
+                "shape": "=patches(image_size, prod(strides[:i + 1]))",
+                "resize": BILINEAR,
+            },
+        }
+    ],
+    "radio": [
+        grid("position_embedding", 0, {**BILINEAR, "square_first": True}, "=patches(max_img_size, patch_size)"),
+    ],
+    "sam3_vit_model": [
+        grid(PARAMETER, 0, {"method": "tile"}, "=patches(pretrain_image_size, patch_size)"),
+    ],
+    "vilt": [
+        grid(PARAMETER, 1, CORNERS) | {"place": "patches"},
+        learned("text_embeddings.position_embeddings.weight", place="text"),
+    ],
+    "sam3_lite_text_text_model": [
+        learned("position_embedding.position_embedding", about={"resize": BILINEAR}),
+    ],
+    "paddleocr_vl_vision": [grid(TABLE, 0, {**BILINEAR, "pointwise": True})],
+    "inkling2_vision": [
+        grid(TABLE, 0, {**BILINEAR, "pointwise": True}, "=(posemb_grid_size, posemb_grid_size)") | {"place": "patches"},
+        learned("cls_position_embedding", 1, place="class_token"),
+    ],
+    "glm_image_vision": [grid(TABLE, 0, {**BICUBIC, "pointwise": True})],
+    "glm4v_vision": [grid(TABLE, 0, {**BICUBIC, "pointwise": True})],
+    "glm4v_moe_vision": [grid(TABLE, 0, {**BICUBIC, "pointwise": True})],
+    "kimi_k25_vision": [
+        grid(PARAMETER, 0, {**BICUBIC, "pointwise": True}, "=(pos_emb_height, pos_emb_width)") | {"place": "patches"},
+        sinusoid(WIDTH, "Kimi_K25VisionPositionEmbeddings", place="frames", about={"first_of_video": 0, "image": None}),
+    ],
+}
+QWENS = """cohere_compass_vision qwen3_5_moe_vision qwen3_5_vision qwen3_omni_moe_vision_encoder qwen3_vl_moe_vision
+qwen3_vl_vision qwen4_exp_vision"""
+SIDE = "=(isqrt(num_position_embeddings), isqrt(num_position_embeddings))"
+ROWS |= {name: [grid("pos_embed.weight", 0, {**CORNERS, "pointwise": True}, SIDE)] for name in QWENS.split()}
+for name in ("muse_glimmer_vision", "muse_spark_vision"):
+    resize = {**BILINEAR, "pointwise": True, "outside": "zeros"}
+    ROWS[name] = [grid("position_embedding_table.weight", 0, resize, "=(pos_emb_height, pos_emb_width)")]
+for name in ("idefics2_vision", "idefics3_vision", "smolvlm_vision"):
+    ROWS[name] = [grid(TABLE, 0, {"method": "buckets", "below_one": True})]
+for name in ("minicpm_ocr_vision", "minicpmv4_6_vision", "minicpmv4_7_vision"):
+    ROWS[name] = [grid(TABLE, 0, {"method": "buckets", "below_one": False})]
+
+
+# Windows and decomposed tables
+def swin(heads, window="=pair(window_size)", tensor="relative_position_bias_table"):
+    return {"place": "stages", "kind": "swin", "each": heads, "heads": "=each", "window": window, "tensor": tensor}
+
+
+for name, prefix in (("swin", 0), ("donut-swin", 1), ("maskformer-swin", 1)):
+    table = grid(PARAMETER, prefix, BICUBIC, features="=embed_dim") | {
+        "place": "patches",
+        "when": "=use_absolute_embeddings",
+    }
+    ROWS[name] = [swin("=num_heads"), table]
+ROWS["clap_audio_model"] = [swin("=num_attention_heads")]
+for name in ("beit", "data2vec-vision"):
+    beit = {"kind": "beit", "heads": "=num_attention_heads", "shape": "=patches(image_size, patch_size)"}
+    beit |= {"tensor": "relative_position_bias_table", "about": {"prefix": 1}}
+    ROWS[name] = [
+        grid(PARAMETER, 1, BICUBIC) | {"place": "patches", "when": "=use_absolute_position_embeddings"},
+        beit | {"place": "", "when": "=use_shared_relative_position_bias"},
+        beit | {"place": "layers", "each": "=range(num_hidden_layers)", "when": "=use_relative_position_bias"},
+    ]
+
 
 WITHOUT = {}
 ELSEWHERE = {}
