@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import jax
 
 HERE = Path(__file__).parent
 
@@ -63,3 +67,9 @@ def tests_of(module: ModuleType) -> dict[str, int]:
         for name, f in vars(module).items()
         if name.startswith("test_")
     }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def call(scheme: Any, *arrays: Any) -> jax.Array:
+    """Of a scheme that learns nothing. One program takes a tenth of the time that the many of eager calls do."""
+    return scheme.bind({})(*arrays)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from suites import File, Suite
+from suites import File, Suite, call
 
 import posembed_jax as pe
 from posembed_jax import linen
@@ -149,7 +149,8 @@ def assert_values(out, bidirectional):
 
 
 def whole(bidirectional):
-    return bias(bidirectional).bind(t5_table())(pe.positions.arange(5), pe.positions.arange(7))
+    bound = bias(bidirectional).bind(t5_table())
+    return jax.jit(lambda: bound(pe.positions.arange(5), pe.positions.arange(7)))()
 
 
 def by_bucket(bidirectional):
@@ -232,9 +233,9 @@ def test_rpb_1d(block):
 
 
 def turned(q, k, *, base=10_000.0, dim=10, query_positions=None):
-    rope = pe.RoPE(dim=dim, layout="half", base=base).bind({})
+    rope = pe.RoPE(dim=dim, layout="half", base=base)
     at = pe.positions.arange(q.shape[1]) if query_positions is None else query_positions
-    return rope(q, at), rope(k, pe.positions.arange(k.shape[1]))
+    return call(rope, q, at), call(rope, k, pe.positions.arange(k.shape[1]))
 
 
 def test_rotary_embedding():
@@ -259,10 +260,15 @@ def test_rotary_embedding_decode():
     np.testing.assert_array_equal(out_q[:, :, :1], out_k[:, 1:2])
 
 
+@jax.jit
+def turn_by(x, cos, sin):
+    return pe.rotate(x, cos, sin, layout="half")
+
+
 def test_perceiver_rotary_embedding():
     """By `rotate`, with cos and sin that are given."""
     x, table = jnp.ones((2, 3, 4, 10)), jnp.ones((3, 5))
-    out = pe.rotate(x, table, table, layout="half")
+    out = turn_by(x, table, table)
     assert out.shape == x.shape
     np.testing.assert_array_equal(out[..., :5], 0.0)
     np.testing.assert_array_equal(out[..., 5:], 2.0)
@@ -270,12 +276,12 @@ def test_perceiver_rotary_embedding():
 
 def test_perceiver_rotary_embedding_multiquery():
     x, table = jnp.ones((2, 6, 1, 10)), jnp.ones((6, 5))
-    assert pe.rotate(x, table, table, layout="half").shape == x.shape
+    assert turn_by(x, table, table).shape == x.shape
 
 
 def test_perceiver_rotary_embedding_decode():
     x, (cos, sin) = jnp.ones((2, 1, 4, 10)), pe.RoPE(dim=10, layout="half").cos_sin(jnp.array([[1], [2]]))
-    out = pe.rotate(x, cos, sin, layout="half")
+    out = turn_by(x, cos, sin)
     assert out.shape == x.shape
     assert (np.asarray(out[0]) != np.asarray(out[1])).any()
 
@@ -376,7 +382,7 @@ def test_add_position_embs_batch_decoder():
 
 
 def fixed(positions):
-    return pe.Sinusoidal(features=5, denominator="half_minus_1", odd="zero").bind({})(positions)
+    return call(pe.Sinusoidal(features=5, denominator="half_minus_1", odd="zero"), positions)
 
 
 def test_add_sinusoidal_position_embs():
