@@ -5,6 +5,8 @@ Sizes are static, so all of this is made on the host, once; coordinates may be a
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Sequence
 
 import jax
@@ -134,8 +136,9 @@ def augmented(
     checks.shape("draws", draws, (2 * axes + 1,), "float32 [2 A + 1]: two for each axis, and one for all")
     checks.floating("draws", draws, "float32 [2 A + 1]")
     for name, value, least in (("shift", shift, 0.0), ("jitter", jitter, 1.0), ("rescale", rescale, 1.0)):
-        if not value >= least:
-            raise ValueError(f"{name} is {value!r}; it needs to be a number of at least {least}.")
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number or not least <= value < math.inf:
+            raise ValueError(f"{name} is {value!r}; it needs to be a finite Python number of at least {least}.")
     stretch = np.log(np.float32(jitter)) * draws[axes : 2 * axes] + np.log(np.float32(rescale)) * draws[2 * axes]
     return (centers + np.float32(shift) * draws[None, :axes]) * jnp.exp(stretch[None])
 
