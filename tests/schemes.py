@@ -218,6 +218,43 @@ TABLE = [
             pe.ShawBias(heads=6, dim=D, left=2, right=4, outside="zero", shared=False, scale=1.5),
             INEXACT | _learns(table=(6, 7, D)),
         ),
+        transformer_xl=(
+            pe.TransformerXLBias(heads=N, dim=D, sinusoid=pe.Sinusoidal(features=F)),
+            INEXACT | _learns(kernel=(N, F, D), u=(N, D), v=(N, D)),
+        ),
+        transformer_xl_clipped=(
+            pe.TransformerXLBias(
+                heads=6,
+                dim=D,
+                sinusoid=pe.Sinusoidal(features=6, layout="interleaved"),
+                biases=False,
+                max_distance=5,
+                scale=1.5,
+            ),
+            INEXACT | _learns(kernel=(6, 6, D)),
+        ),
+        deberta=(
+            pe.DeBERTaBias(heads=N, dim=D, max_distance=9, buckets=6),
+            INEXACT | _learns(pos_key=(N, 12, D), pos_query=(N, 12, D)),
+        ),
+        deberta_c2p=(
+            pe.DeBERTaBias(heads=6, dim=D, max_distance=7, kinds=("c2p",)),
+            INEXACT | _learns(pos_key=(6, 14, D)),
+        ),
+        decomposed=(
+            pe.DecomposedBias(heads=N, dim=D, shape=(24, 23)),
+            INEXACT | _learns(table_0=(1, 47, D), table_1=(1, 45, D)),
+        ),
+        relative_logits=(
+            pe.RelativeLogits(heads=6, features=D, extent=5),
+            INEXACT | _learns(profiles=(1, 5, D)),
+        ),
+        gated=(
+            pe.GatedBias(bias=pe.T5Bias(heads=N, buckets=8, max_distance=12, bidirectional=True), features=N * D),
+            INEXACT | _learns(table=(N, 8), gate_kernel=(1, D, 8), gate_bias=(1, 8), gate_constant=(N,)),
+        ),
+        forgetting=(pe.ForgettingGate(heads=6), INEXACT),
+        cope=(pe.CoPE(heads=N, dim=D, length=6), CORNERS | _learns(table=(1, 6, D))),
     ),
     *_rows(
         pe.ValueBias,
@@ -285,9 +322,13 @@ def arguments(scheme: pe.Scheme, positions: jax.Array, key_positions: jax.Array,
 
 
 def _content(x: jax.Array, axes: str) -> jax.Array:
-    """x `[..., T, N, D]` as the content of a scheme: of heads, of boxes (of positive sizes), or one number each."""
+    """x `[..., T, N, D]` as the content of a scheme: of heads, of boxes (of positive sizes), or hidden states."""
     if axes.endswith(" 4"):
         return jnp.abs(x[..., 0, :4]) + jnp.asarray(0.5, x.dtype)
+    if axes.endswith(" F"):
+        return x.reshape(*x.shape[:-2], -1)
+    if axes.endswith(", 2"):
+        return x[..., :2]
     return x if axes.count(",") == 2 else x[..., 0]
 
 

@@ -26,18 +26,19 @@ def content(seed=0, keys=S, queries=T, heads=N, dim=D):
 def test_pick_and_collect_in_both_ways(size):
     """As products and as additions one by one; what is outside of the table is 0 and passes nothing back."""
     rng = np.random.default_rng(0)
-    rows = jnp.asarray(rng.integers(-2, size + 2, (B, T, S)), jnp.int32).at[0, 0, :2].set(jnp.array([2**31 - 1, -1]))
+    rows = jnp.asarray(rng.integers(-2, size + 2, (B, 1, T, S)), jnp.int32)
+    rows = rows.at[0, 0, 0, :2].set(jnp.array([2**31 - 1, -1]))
     assert (rows.size * size > lookup.LARGEST_PRODUCT) == (size > 6)
     scores, weights = values(B, N, T, size), values(B, N, T, S, seed=1)
     inside = np.asarray((rows >= 0) & (rows < size))
-    at = np.where(inside, rows, 0)[:, None]
-    want = np.take_along_axis(np.asarray(scores), np.broadcast_to(at, weights.shape), -1) * inside[:, None]
+    at = np.where(inside, rows, 0)
+    want = np.take_along_axis(np.asarray(scores), np.broadcast_to(at, weights.shape), -1) * inside
     found, pull_back = jax.vjp(lambda scores: relative_scores.pick(scores, rows), scores)
     np.testing.assert_array_equal(found, want)
     sums = np.zeros(scores.shape)
     for b, n, t, s in np.ndindex(*weights.shape):
-        if inside[b, t, s]:
-            sums[b, n, t, rows[b, t, s]] += weights[b, n, t, s]
+        if inside[b, 0, t, s]:
+            sums[b, n, t, rows[b, 0, t, s]] += weights[b, n, t, s]
     np.testing.assert_allclose(pull_back(weights)[0], sums, rtol=0, atol=1e-6)
     np.testing.assert_allclose(relative_scores.collect(weights, rows, size), sums, rtol=0, atol=1e-6)
     _, pull_back = jax.vjp(lambda weights: relative_scores.collect(weights, rows, size), weights)

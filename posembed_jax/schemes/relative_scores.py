@@ -18,7 +18,7 @@ from posembed_jax import checks, lookup
 def scores(query: jax.Array, table: jax.Array, *, heads: int, name: str = "query") -> jax.Array:
     """query `[..., T, N, D]` times every row of table `[N or 1, R, D]` -> float32 `[..., N, T, R]`."""
     dim = table.shape[-1]
-    needs = f"[..., {heads}, {dim}], the heads and the dim of the settings"
+    needs = f"[..., {heads}, {dim}], the heads and the last axis that the settings say"
     checks.shape(name, query, (*[None] * (query.ndim - 2), heads, dim), needs)
     dtype = jnp.promote_types(checks.compute_dtype(query.dtype), checks.compute_dtype(table.dtype))
     query, table = query.astype(dtype), table.astype(dtype)
@@ -27,11 +27,28 @@ def scores(query: jax.Array, table: jax.Array, *, heads: int, name: str = "query
     return jnp.einsum(equation, query, table, precision=lax.Precision.HIGHEST)
 
 
+def of_all_heads(key: jax.Array, heads: int) -> jax.Array:
+    """key `[..., S, K, D]` for each of the heads of the query that share it: `[..., S, N, D]`."""
+    shared, rest = divmod(heads, key.shape[-2])
+    if rest:
+        raise ValueError(
+            f"key is {checks.describe(key)}, with {key.shape[-2]} heads; they need to divide the {heads} of the scheme."
+        )
+    return key if shared == 1 else jnp.repeat(key, shared, axis=-2)
+
+
 @jax.custom_jvp
 def pick(scores: jax.Array, rows: jax.Array) -> jax.Array:
-    """`scores[n, t, rows[t, s]]`: `[..., N, T, R]` and int32 `[..., T, S]` -> `[..., N, T, S]`, 0 outside 0 ... R - 1.
+    """`scores[n, t, rows[t, s]]`, and 0 where there is no such row.
 
     The gradient is a product with ones and zeros, unless those would be more than `lookup.LARGEST_PRODUCT`.
+
+    Args:
+        scores: `[..., N, T, R]`.
+        rows: int32 `[..., N or 1, T, S]`.
+
+    Returns:
+        `[..., N, T, S]`.
     """
     return _gather(scores, rows)
 
@@ -39,28 +56,28 @@ def pick(scores: jax.Array, rows: jax.Array) -> jax.Array:
 @pick.defjvp
 def _pick_jvp(primals, tangents):
     scores, rows = primals
-    if _large(rows, scores.shape[-1]):
+    if rows.shape[-3] > 1 or _large(rows, scores.shape[-1]):
         return _gather(scores, rows), _gather(tangents[0], rows)  # transposed: a scatter-add
-    chosen = jax.nn.one_hot(rows, scores.shape[-1], dtype=scores.dtype)
+    chosen = jax.nn.one_hot(rows[..., 0, :, :], scores.shape[-1], dtype=scores.dtype)
     tangent = jnp.einsum("...ntr,...tsr->...nts", tangents[0], chosen, precision=lax.Precision.HIGHEST)
     return _gather(scores, rows), tangent
 
 
 def collect(weights: jax.Array, rows: jax.Array, size: int) -> jax.Array:
-    """Weights `[..., N, T, S]` summed over the keys of each row, int32 `[..., T, S]`: `[..., N, T, size]`.
+    """Weights `[..., N, T, S]` summed over the keys of each row, int32 `[..., 1, T, S]`: `[..., N, T, size]`.
 
     Keys whose row is outside of 0 ... size - 1 are left out.
     """
     if _large(rows, size):
         like = jax.ShapeDtypeStruct((*weights.shape[:-1], size), weights.dtype)
         return jax.linear_transpose(lambda scores: _gather(scores, rows), like)(weights)[0]
-    chosen = jax.nn.one_hot(rows, size, dtype=weights.dtype)
+    chosen = jax.nn.one_hot(rows[..., 0, :, :], size, dtype=weights.dtype)
     return jnp.einsum("...nts,...tsr->...ntr", weights, chosen, precision=lax.Precision.HIGHEST)
 
 
 def distances(query_positions: jax.Array, key_positions: jax.Array) -> jax.Array:
-    """`key position - query position`: int32 `[..., T]` and `[..., S]` -> `[..., T, S]`."""
-    return key_positions[..., None, :] - query_positions[..., :, None]
+    """`key position - query position`, the same for all heads: int32 `[..., T]`, `[..., S]` -> `[..., 1, T, S]`."""
+    return key_positions[..., None, None, :] - query_positions[..., None, :, None]
 
 
 def _large(rows: jax.Array, size: int) -> bool:
@@ -68,7 +85,7 @@ def _large(rows: jax.Array, size: int) -> bool:
 
 
 def _gather(scores: jax.Array, rows: jax.Array) -> jax.Array:
-    size, rows = scores.shape[-1], rows[..., None, :, :]
+    size = scores.shape[-1]
     shape = jnp.broadcast_shapes(scores.shape[:-1], rows.shape[:-1])
     scores, rows = jnp.broadcast_to(scores, (*shape, size)), jnp.broadcast_to(rows, (*shape, rows.shape[-1]))
     found = jnp.take_along_axis(scores, jnp.clip(rows, 0, size - 1), axis=-1, mode="clip")

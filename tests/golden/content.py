@@ -1,21 +1,360 @@
 """Biases that are functions of content: their golden cases.
 
-Products are sums of D terms in another order than torch's: `rounding` is what their rounding comes to.
+Tolerances. transformers sums the same products in another order. A sum of n terms of at most x is wrong by at most
+`n ROUNDING n x`, which `rounding` gives; layers are chains of such sums, of values near 1 behind their softmax.
 """
 
+import re
+
+import jax
+import jax.numpy as jnp
 import numpy as np
-from case import check_equal
+from case import check_close, check_equal
+from rotary import ANGLE, FEW
 
 import posembed_jax as pe
+from posembed_jax.schemes import relative_scores
+
+ROUNDING = 2.0**-24
+
+
+def rounding(terms, *factors):
+    """Of sums of `terms` products of these arrays, each of which may be sums of as many."""
+    return (terms + len(factors)) * ROUNDING * terms * np.prod([np.max(np.abs(x)) for x in factors])
+
+
+def ranges(queries, keys, past=0):
+    return pe.positions.arange(queries, past), pe.positions.arange(keys)
+
+
+# Layers
+
+
+def part(case, *names):
+    """The first parameter that there is."""
+    found = [f"par.{name}" for name in names if f"par.{name}" in case.arrays]
+    assert found, (names, list(case.arrays))
+    return case[found[0]]
+
+
+def projected(case, x, heads, *names):
+    """x through one of the layers of these names, `[..., T, F]` -> `[..., T, N, D]`."""
+    out = x @ part(case, *(f"{name}.weight" for name in names)).T
+    bias = [f"par.{name}.bias" for name in names if f"par.{name}.bias" in case.arrays]
+    out = out + case[bias[0]] if bias else out
+    return out.reshape(*x.shape[:-1], heads, -1)
+
+
+def attended(case, x, heads, **settings):
+    """What a layer of attention makes of x `[B, T, F]`."""
+    query, key, value = (
+        projected(case, x, heads, f"{name}_proj", f"linear_{name[0]}", f"to_{name[0]}") for name in ("q", "k", "v")
+    )
+    out = jax.jit(lambda *qkv: pe.attend(*qkv, **settings))(query, key, value)
+    return projected(case, np.asarray(out).reshape(*x.shape[:2], -1), 1, "out_proj", "linear_out", "o_proj", "to_out")[
+        :, :, 0
+    ]
+
+
+def check_layer(case, heads, **settings):
+    """Four products, of which the softmax multiplies the error of the first two."""
+    x = case["in.x"]
+    ours = attended(case, x, heads, **settings)
+    weights = [case[name] for name in case.arrays if name.endswith("weight") and case[name].ndim == 2]
+    error = rounding(x.shape[-1], x, max(weights, key=lambda w: np.max(np.abs(w))))
+    check_close(ours, case["out.attn_out"], 4 * error * max(1.0, np.max(np.abs(case["out.attn_out"]))))
+
+
+# Shaw
 
 
 def check_shaw(case):
+    for array, check in SHAW.items():
+        if f"par.{array}" in case.arrays:
+            return check(case)
+    raise AssertionError(list(case.arrays))
+
+
+def check_vectors(case):
     """SpeechT5's vectors of `query position - key position`: ours are theirs, read by queries of one channel each."""
     table = case["par.pe_k"]
     rows, dim = table.shape
     scheme = pe.ShawBias(heads=dim, dim=dim, left=rows // 2 - 1, right=rows // 2, scale=1.0)
     queries, keys, _ = case["out.out"].shape
     channels = np.tile(np.eye(dim, dtype=np.float32), (1, queries, 1, 1))
-    at, keys_at = pe.positions.arange(queries), pe.positions.arange(keys)
-    bias = scheme.bind({"table": table[None, ::-1]})(channels, np.zeros((1, keys, 1, dim), np.float32), at, keys_at)
+    bias = scheme.bind({"table": table[None, ::-1]})(
+        channels, np.zeros((1, keys, 1, dim), np.float32), *ranges(queries, keys)
+    )
     check_equal(np.moveaxis(np.asarray(bias[0]), 0, -1), case["out.out"])
+
+
+def check_shaw_layer(case):
+    """Wav2Vec2-BERT and SeamlessM4T v2: distances of the key from the query."""
+    table, config = case["par.distance_embedding.weight"], case.config
+    left, right = config["left_max_position_embeddings"], config["right_max_position_embeddings"]
+    heads = case["in.x"].shape[-1] // table.shape[1]
+    scheme = pe.ShawBias(heads=heads, dim=table.shape[1], left=left, right=right)
+    check_layer(case, heads, bias=scheme.bind({"table": table[None]}))
+
+
+def check_vits(case):
+    """Vectors of keys and values within a window."""
+    table = case["par.emb_rel_k"]
+    settings = {"left": table.shape[1] // 2, "right": table.shape[1] // 2, "outside": "zero"}
+    heads, dim = case["in.x"].shape[-1] // table.shape[2], table.shape[2]
+    keys = pe.ShawBias(heads=heads, dim=dim, **settings).bind({"table": table})
+    values = pe.ShawValues(heads=heads, dim=dim, **settings).bind({"table": case["par.emb_rel_v"]})
+    check_layer(case, heads, bias=keys, value_bias=values)
+
+
+def check_granite(case):
+    """Blocks of `context_size` are rows of the batch; the table has more rows than they use."""
+    table, x, size = case["par.rel_pos_emb.weight"], case["in.x"], case.config["context_size"]
+    middle, heads = table.shape[0] // 2, case.config.get("num_heads") or case.config["num_attention_heads"]
+    own = table[middle - size : middle + size + 1][::-1]
+    scheme = pe.ShawBias(heads=heads, dim=table.shape[1], left=size, right=size)
+    query = projected(case, x, heads, "to_q", "q_proj")
+    if "par.to_kv.weight" in case.arrays:
+        both = projected(case, x, 1, "to_kv").reshape(*x.shape[:2], 2, heads, -1)
+        key, value = both[:, :, 0], both[:, :, 1]
+    else:
+        key, value = (projected(case, x, heads, name) for name in ("k_proj", "v_proj"))
+    at = pe.positions.arange(x.shape[1])
+    segments = jnp.broadcast_to(at // size + 1, x.shape[:2])
+    out = pe.attend(query, key, value, bias=scheme.bind({"table": own[None]}), query_segment_ids=segments)
+    ours = projected(case, np.asarray(out).reshape(*x.shape[:2], -1), 1, "to_out", "o_proj")[:, :, 0]
+    check_close(ours, case["out.attn_out"], 8 * rounding(x.shape[-1], x, part(case, "to_q.weight", "q_proj.weight")))
+
+
+SHAW = {  # a parameter -> what checks its cases
+    "pe_k": check_vectors,
+    "distance_embedding.weight": check_shaw_layer,
+    "emb_rel_k": check_vits,
+    "rel_pos_emb.weight": check_granite,
+}
+
+
+# Transformer-XL
+
+SINUSOIDS = {  # model -> how the sinusoids of its distances are laid out
+    "xlnet": {"layout": "sin_cos"},
+    "gemma3n_audio": {"layout": "sin_cos", "denominator": "half_minus_1"},
+    "gemma4_audio": {"layout": "sin_cos", "denominator": "half_minus_1"},
+}
+
+
+def sinusoid(case, features):
+    return pe.Sinusoidal(features=features, **SINUSOIDS.get(case.model, {"layout": "interleaved"}))
+
+
+def check_xl(case):
+    forms = {
+        "out.bi": check_xlnet_tables,
+        "par.r": check_xlnet,
+        "out.attn_out": check_conformer_layer,
+        "out.bias": check_conformer,
+    }
+    form = next((check for array, check in forms.items() if array in case.arrays), check_sinusoids)
+    form(case)
+
+
+def check_table(case, positions, theirs):
+    """Frequencies `exp(-log(base) i / n)` in float32 are wrong by up to 1.2e-6."""
+    ours = sinusoid(case, theirs.shape[-1]).bind({})(positions)
+    check_close(ours, theirs, (1.2e-6 + ANGLE) * np.abs(np.asarray(positions))[:, None] + FEW)
+
+
+def check_sinusoids(case):
+    """From the distance of the first key to the last query, down."""
+    length = case["out.pos_emb"].shape[1] // 2 + 1
+    check_table(case, jnp.arange(length - 1, -length, -1), case["out.pos_emb"][0])
+    if "out.scaled" in case.arrays:
+        x = case["in.x"]
+        check_close(x * np.sqrt(np.float32(x.shape[-1])), case["out.scaled"], 2 * ROUNDING * np.abs(case["out.scaled"]))
+
+
+def conformer(case, heads):
+    kernel = part(case, "linear_pos.weight", "relative_k_proj.weight")
+    dim, features = kernel.shape[0] // heads, kernel.shape[1]
+    scheme = pe.TransformerXLBias(heads=heads, dim=dim, sinusoid=sinusoid(case, features))
+    u, v = part(case, "pos_bias_u", "bias_u"), part(case, "pos_bias_v", "bias_v")
+    return scheme, {"kernel": kernel.reshape(heads, dim, features).swapaxes(1, 2), "u": u, "v": v}
+
+
+def check_conformer(case):
+    """Their bias has no part of u, which is in their query."""
+    check_sinusoids(case)
+    query, key = (np.swapaxes(case[name], 1, 2) for name in ("in.q", "in.k"))
+    scheme, params = conformer(case, query.shape[2])
+    at = ranges(query.shape[1], key.shape[1])
+    ours = scheme.bind(params | {"u": np.zeros_like(params["u"])})(query, key, *at)
+    features = params["kernel"].shape[1]
+    error = rounding(features, params["kernel"], query) * scheme.dim + 2e-6 * len(at[1]) * np.max(np.abs(ours))
+    check_close(ours, case["out.bias"], error)
+    whole = scheme.bind(params)(query, key, *at)
+    more = np.einsum("bntd,bsnd->bnts", case["out.q_u"] - case["in.q"], key) * scheme.dim**-0.5
+    check_close(whole - ours, more, error)
+
+
+def check_conformer_layer(case):
+    """Parakeet's family says how many heads; elsewhere they are those of the biases."""
+    heads = part(case, "pos_bias_u", "bias_u").shape[0]
+    scheme, params = conformer(case, heads)
+    check_layer(case, heads, bias=scheme.bind(params))
+
+
+def check_xlnet(case):
+    """`[T, B, N, D]`; distances from the number of keys to minus that of queries."""
+    query, key, value = (np.swapaxes(case[f"in.{name}"], 0, 1) for name in "qkv")
+    kernel, queries, keys = case["par.r"], query.shape[1], key.shape[1]
+    check_table(case, jnp.arange(keys, -queries, -1), case["in.pos_emb"][:, 0])
+    scheme = pe.TransformerXLBias(heads=kernel.shape[1], dim=kernel.shape[2], sinusoid=sinusoid(case, kernel.shape[0]))
+    names = {"u": "r_w_bias", "v": "r_r_bias"}
+    params = {"kernel": kernel.swapaxes(0, 1), **{ours: case[f"par.{theirs}"] for ours, theirs in names.items()}}
+    at = ranges(queries, keys, keys - queries)
+    ours = pe.attend(query, key, value, bias=scheme.bind(params), query_positions=at[0], key_positions=at[1])
+    check_close(np.swapaxes(ours, 0, 1), case["out.out"], 4 * rounding(kernel.shape[0], kernel, query))
+
+
+def check_xlnet_tables(case):
+    """One way, clamped, and backwards; and what the shift picks, which is the row of the distance."""
+    queries, keys = case["out.rel_shift"].shape[:2]
+    distances = np.arange(keys, -queries, -1)
+    check_table(case, distances.astype(np.int32), case["out.bi"][:, 0])
+    half = case["out.bi_data"].shape[1] // 2
+    for sign, row in ((1, 0), (-1, half)):
+        check_table(case, sign * distances.astype(np.int32), case["out.bi_data"][:, row])
+    for name, (clamp,), theirs in case.outputs(r"uni_clamp(\d+)"):
+        assert len(theirs) == keys + 1, name
+        check_table(case, np.clip(np.arange(keys, -1, -1), -clamp, clamp).astype(np.int32), theirs[:, 0])
+    at = ranges(queries, keys, keys - queries)
+    rows = keys + relative_scores.distances(*at)
+    check_equal(relative_scores.pick(jnp.asarray(case["in.y"]), rows), case["out.rel_shift_bnij"])
+    scores = jnp.asarray(np.moveaxis(case["in.x"], (0, 1), (2, 3)))
+    check_equal(np.moveaxis(relative_scores.pick(scores, rows), (2, 3), (0, 1)), case["out.rel_shift"])
+
+
+# DeBERTa
+
+
+def check_deberta(case):
+    (check_deberta_bias if "out.bias" in case.arrays else check_deberta_buckets)(case)
+
+
+def deberta(config, heads, dim):
+    buckets, furthest = config.get("position_buckets", -1), config["max_relative_positions"]
+    return pe.DeBERTaBias(
+        heads=heads,
+        dim=dim,
+        max_distance=config["max_position_embeddings"] if furthest < 1 else furthest,
+        buckets=buckets if buckets > 0 else None,
+        kinds=tuple(config["pos_att_type"]),
+    )
+
+
+def check_deberta_bias(case):
+    """Tables are projected by layers of their own, or by those of the keys and queries where these are shared."""
+    query, key = (np.swapaxes(case[name], 0, 1)[None] for name in ("in.q", "in.k"))
+    heads, dim, rows = case["in.q"].shape[0], query.shape[-1], case["in.rel_embeddings"]
+    scheme = deberta(case.config, heads, dim)
+    first = rows.shape[0] // 2 - scheme.span
+    rows = rows[first : first + 2 * scheme.span]
+    layers = {
+        "pos_key": ("pos_key_proj", "pos_proj", "key_proj"),
+        "pos_query": ("pos_query_proj", "pos_q_proj", "query_proj"),
+    }
+    params = {name: np.swapaxes(projected(case, rows, heads, *layers[name]), 0, 1) for name in scheme.inits()}
+    bias = scheme.bind(params)(query, key, *ranges(query.shape[1], key.shape[1]))
+    check_close(bias, case["out.bias"].reshape(bias.shape), 4 * rounding(dim, query, *params.values()))
+
+
+def check_deberta_buckets(case):
+    """Rows of our table are theirs, which are clipped to it. Small cases do not say what they ran with: a pair of
+
+    powers of two, as in all the models, must give all of them.
+    """
+    for _, (length,), theirs in case.outputs(r"plain_(\d+)"):
+        check_equal(pe.positions.arange(length)[:, None] - pe.positions.arange(length)[None], theirs[0])
+    for name, (length, buckets, furthest), theirs in case.outputs(r"log_row0_(\d+)_b(\d+)_m(\d+)"):
+        assert same_buckets(buckets, furthest, -np.arange(length), theirs), name
+        assert same_buckets(buckets, furthest, length - 1 - np.arange(length), case[f"out.log_row{length - 1}"])
+        for _, (first, last), other in case.outputs(r"bucket_(-\d+)\.\.(\d+)"):
+            assert same_buckets(buckets, furthest, np.arange(first, last + 1), other)
+    small = [(q[0], q[0], theirs) for _, q, theirs in case.outputs(r"log_(\d+)")]
+    small += [(q, k, theirs) for _, (q, k), theirs in case.outputs(r"log_q(\d+)k(\d+)")]
+    powers = [2**n for n in range(2, 11)]
+    assert any(
+        all(same_buckets(b, m, np.arange(q)[:, None] - np.arange(k), theirs[0]) for q, k, theirs in small)
+        for b in powers
+        for m in powers
+        if m > b // 2 + 1
+    )
+
+
+def same_buckets(buckets, furthest, distances, theirs):
+    scheme = pe.DeBERTaBias(heads=1, dim=1, max_distance=furthest, buckets=buckets, kinds=("c2p",))
+    constants = {name: jnp.asarray(x) for name, x in scheme.constants().items()}
+    ours = scheme.rows(constants, jnp.asarray(distances, jnp.int32)) - scheme.span
+    return np.array_equal(ours, np.clip(theirs, -scheme.span, scheme.span - 1))
+
+
+# The others
+
+
+def resized(table, size):
+    """Linearly, as `torch.nn.functional.interpolate` does."""
+    return jax.image.resize(table, (2 * size - 1, table.shape[1]), "linear", antialias=False)
+
+
+def check_decomposed(case):
+    """`out.native` and `out.resized_HxW`: a table that fits the image, and one that is resized."""
+    tables = [case["par.rel_pos_h"], case["par.rel_pos_w"]]
+    shapes = {"out.native": tuple(len(table) // 2 + 1 for table in tables)}
+    shapes |= {name: tuple(shape) for name, shape, _ in case.outputs(r"resized_(\d+)x(\d+)")}
+    for name, shape in shapes.items():
+        query = case["in.q" if name == "out.native" else "in.q2"][:, :, None]
+        params = {f"table_{axis}": resized(table, shape[axis])[None] for axis, table in enumerate(tables)}
+        at, scheme = pe.positions.grid(shape), pe.DecomposedBias(heads=1, dim=query.shape[-1], shape=shape)
+        bias = scheme.bind(params)(query, query, at, at)
+        check_close(bias.reshape(case[name].shape), case[name], 4 * rounding(scheme.dim, query, *tables))
+    for name, (queries, keys), theirs in case.outputs(r"get_rel_pos_q(\d+)_k(\d+)"):
+        check_pooled(case, name, queries, keys, theirs)
+
+
+def check_pooled(case, name, queries, keys, theirs):
+    """Queries that are pooled more than keys stand further apart; read by queries of one channel each."""
+    table, dim = case["par.rel_pos_h"], theirs.shape[-1]
+    scheme = pe.DecomposedBias(heads=dim, dim=dim, shape=(max(queries, keys),))
+    channels = np.tile(np.eye(dim, dtype=np.float32), (1, queries, 1, 1))
+    at = [(max(queries, keys) // n * pe.positions.arange(n))[:, None] for n in (queries, keys)]
+    bound = scheme.bind({"table_0": resized(table, scheme.shape[0])[None]})
+    ours = np.moveaxis(bound(channels, np.zeros((1, keys, 1, dim), np.float32), *at)[0], 0, -1)
+    check_close(ours, theirs, 4 * rounding(2, table))
+
+
+def check_learned_logits(case):
+    states, proj = case["in.relative_states"], case["par.proj"]
+    scheme = pe.RelativeLogits(heads=states.shape[2], features=proj.shape[0], extent=proj.shape[1])
+    key = np.zeros((1, len(case["in.kp"]), 1, 1), np.float32)
+    bias = scheme.bind({"profiles": proj.T[None]})(states, key, case["in.qp"], case["in.kp"])
+    check_close(bias, case["out.bias"], rounding(len(proj), states, proj))
+
+
+def check_gated(case):
+    """WavLM: the bias is that of a T5 table, also over another length, and the layer multiplies it by its gate."""
+    table, x = case["par.rel_attn_embed.weight"], case["in.x"]
+    heads, ran = table.shape[1], re.search(r"max_distance=(\d+)", case.meta["ran"])
+    furthest = int(ran[1]) if ran else case.config["max_bucket_distance"]
+    t5 = pe.T5Bias(heads=heads, buckets=len(table), max_distance=furthest, bidirectional=True)
+    for name in ("out.bias", "out.bias_300"):
+        if name in case.arrays:
+            theirs = case[name].reshape(heads, *case[name].shape[-2:])
+            check_equal(t5.bind({"table": jnp.asarray(table.T)})(*ranges(*theirs.shape[1:])), theirs)
+    scheme = pe.GatedBias(bias=t5, features=x.shape[-1])
+    params = {
+        "table": jnp.asarray(table.T),
+        "gate_kernel": case["par.gru_rel_pos_linear.weight"].T[None],
+        "gate_bias": case["par.gru_rel_pos_linear.bias"][None],
+        "gate_constant": case["par.gru_rel_pos_const"].reshape(-1),
+    }
+    check_layer(case, heads, bias=scheme.bind(params).of(x))

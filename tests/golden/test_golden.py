@@ -134,6 +134,8 @@ def check_scaled_sinusoid(case):
 
 
 def check_t5(case):
+    if "par.gru_rel_pos_const" in case.arrays:
+        return content.check_gated(case)
     config = case.config.get("text_config", case.config)
     table = case["par.relative_attention_bias"].T
     scheme = pe.T5Bias(
@@ -293,6 +295,10 @@ OF_MECHANISM = {
     "posid_generate": check_ids_of_generate,
     "posid_padding": check_ids_of_padding,
     "rel_shaw": content.check_shaw,
+    "rel_xl": content.check_xl,
+    "rel_deberta": content.check_deberta,
+    "bias_decomposed": content.check_decomposed,
+    "bias_learned_logits": content.check_learned_logits,
 }
 OF_MODEL = {
     ("sin_1d", "autoformer"): check_table,
@@ -309,7 +315,6 @@ OF_MODEL = {
     ("bias_alibi", "mpt"): check_mpt,
     ("abs_learned", "canine"): None,  # hashed characters
     ("bias_t5", "layoutlmv2"): None,  # two axes of boxes
-    ("bias_t5", "wavlm"): None,  # gated by the content
     ("abs_learned", "opt"): check_opt,
     ("abs_learned", "prophetnet"): check_prophetnet_learned,
     ("abs_learned", "bert"): check_bert,
