@@ -157,6 +157,7 @@ GOOD = {
         {"table": TABLE[:N], "query_positions": P, "key_positions": Q},
     ),
     "ALiBi": (ALIBI, {"query_positions": P, "key_positions": Q}),
+    "cumulative_gates": (pe.cumulative_gates, {"log_gates": -X}),
     "positions.arange": (functools.partial(positions.arange, T), {"offset": P}),
     "positions.from_segment_ids": (positions.from_segment_ids, {"segment_ids": IDS}),
     "positions.from_mask": (positions.from_mask, {"mask": IDS > 0}),

@@ -1,0 +1,214 @@
+"""Makes golden cases of biases that are functions of content with transformers' own classes, in the format of `cases`.
+
+    python tests/golden/make_content.py DIR
+    python -m pytest tests/golden --cases DIR
+
+Needs transformers 5.23 and torch.
+"""
+
+import argparse
+import importlib
+import json
+import logging
+import pathlib
+import warnings
+
+import numpy as np
+import torch
+
+
+def of(model):
+    return importlib.import_module(f"transformers.models.{model}.modeling_{model}")
+
+
+def config(model_type, **settings):
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[model_type](**settings)
+
+
+def random(module):
+    """The module with parameters of some tenths, so that nothing is left at 0 or 1."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.4 * torch.randn(parameter.shape))
+    return module.eval()
+
+
+def parameters(module):
+    return {f"par.{name}": parameter for name, parameter in module.named_parameters()}
+
+
+def save(folder, mechanism, model_type, variant, settings, ran, arrays):
+    """settings: a configuration, a dict of what matters in it, or None."""
+    name = f"{mechanism}__{model_type}__{variant}"
+    saved = settings.to_dict() if hasattr(settings, "to_dict") else settings
+    meta = {"mechanism": mechanism, "model_type": model_type, "variant": variant, "note": "", "ran": ran}
+    meta |= {"config_input": None, "config_saved": saved}
+    (folder / f"{name}.json").write_text(json.dumps(meta, sort_keys=True, default=str) + "\n")
+    arrays = {key: x.detach().numpy() if torch.is_tensor(x) else x for key, x in arrays.items()}
+    np.savez_compressed(folder / f"{name}.npz", **arrays)
+
+
+def layer(folder, mechanism, model_type, variant, settings, module, x, *arguments, **keywords):
+    """A layer of attention: what it makes of x."""
+    out = random(module)(x, *arguments, **keywords)
+    out = out[0] if isinstance(out, tuple) else out
+    ran = f"{type(module).__name__}(config)(x)"
+    arrays = {"in.x": x, "out.attn_out": out, **parameters(module)}
+    save(folder, mechanism, model_type, variant, settings, ran, arrays)
+
+
+def shaw(folder, x):
+    short = {
+        "left_max_position_embeddings": 3,
+        "right_max_position_embeddings": 2,
+        "position_embeddings_type": "relative_key",
+    }
+    settings = config("wav2vec2-bert", hidden_size=12, num_attention_heads=3, **short)
+    layer(
+        folder,
+        "rel_shaw",
+        "wav2vec2-bert",
+        "layer",
+        settings,
+        of("wav2vec2_bert").Wav2Vec2BertSelfAttention(settings),
+        x,
+    )
+    settings = config("seamless_m4t_v2", hidden_size=12, speech_encoder_attention_heads=2, **short)
+    module = of("seamless_m4t_v2").SeamlessM4Tv2ConformerSelfAttention(settings)
+    layer(folder, "rel_shaw", "seamless_m4t_v2", "layer", settings, module, x)
+    settings = config("vits", hidden_size=12, num_attention_heads=3, window_size=2)
+    layer(folder, "rel_shaw", "vits", "keys_and_values", settings, of("vits").VitsAttention(settings), x)
+
+    settings = config("granite_speech_encoder", hidden_dim=12, num_heads=2, dim_head=4, max_pos_emb=6, context_size=4)
+    blocks = torch.arange(4)
+    rows = torch.clamp(blocks[:, None] - blocks[None], -4, 4) + settings.max_pos_emb
+    module = of("granite_speech").GraniteSpeechConformerAttention(settings)
+    layer(folder, "rel_shaw", "granite_speech_encoder", "blocks", settings, module, x, rows)
+
+
+def transformer_xl(folder, x):
+    conformers = {
+        "wav2vec2-conformer": ("wav2vec2_conformer", "Wav2Vec2Conformer", "num_attention_heads"),
+        "wav2vec2-bert": ("wav2vec2_bert", "Wav2Vec2Bert", "num_attention_heads"),
+        "seamless_m4t": ("seamless_m4t", "SeamlessM4TConformer", "speech_encoder_attention_heads"),
+    }
+    for model_type, (name, classes, heads) in conformers.items():
+        settings = config(model_type, hidden_size=12, position_embeddings_type="relative", **{heads: 3})
+        table = getattr(of(name), f"{classes}RelPositionalEmbedding")(settings)(x)
+        module = getattr(of(name), f"{classes}SelfAttention")(settings)
+        keywords = {"relative_position_embeddings": table}
+        layer(folder, "rel_xl", model_type, "layer", settings, module, x, **keywords)
+
+    settings = config("fastspeech2_conformer", hidden_size=12)
+    own = {"num_attention_heads": 2, "attention_dropout_rate": 0.0, "positional_dropout_rate": 0.0}
+    fastspeech = of("fastspeech2_conformer")
+    _, table = fastspeech.FastSpeech2ConformerRelPositionalEncoding(settings, own).eval()(x)
+    module = fastspeech.FastSpeech2ConformerAttention(settings, own)
+    layer(folder, "rel_xl", "fastspeech2_conformer", "layer", settings, module, x, pos_emb=table)
+
+    for model_type, name, classes in (
+        ("parakeet_encoder", "parakeet", "ParakeetEncoder"),
+        ("nemotron_asr_streaming_encoder", "nemotron_asr_streaming", "NemotronAsrStreamingEncoder"),
+    ):
+        settings = config(model_type, hidden_size=12, num_attention_heads=3, num_key_value_heads=3)
+        settings._attn_implementation = "eager"
+        table = getattr(of(name), f"{classes}RelPositionalEncoding")(settings)(x)
+        module = getattr(of(name), f"{classes}Attention")(settings, 0)
+        layer(folder, "rel_xl", model_type, "layer", settings, module, x, position_embeddings=table)
+
+    xlnet = of("xlnet")
+    for variant, clamp, keys in (("memory", -1, 9), ("clamp3", 3, 5)):
+        settings = config("xlnet", d_model=12, n_head=3, d_inner=8, n_layer=1, clamp_len=clamp, dropout=0.0)
+        model, module, queries = xlnet.XLNetModel(settings), random(xlnet.XLNetRelativeAttention(settings)), 5
+        table = model.relative_positional_encoding(queries, keys, bsz=1)
+        q, k, v = (torch.randn(length, 1, 3, 4) for length in (queries, keys, keys))
+        r = torch.einsum("ibh,hnd->ibnd", table, module.r)
+        arrays = {"in.q": q, "in.k": k, "in.v": v, "in.pos_emb": table, "in.k_head_r": r, **parameters(module)}
+        arrays["out.out"] = module.rel_attn_core(q, k, v, r)
+        save(folder, "rel_xl", "xlnet", variant, settings, "XLNetRelativeAttention.rel_attn_core", arrays)
+
+
+def deberta(folder):
+    small = {"hidden_size": 12, "num_attention_heads": 3, "relative_attention": True, "hidden_dropout_prob": 0.0}
+    variants = {
+        ("deberta-v2", "deberta_v2", "own_tables"): {
+            "max_relative_positions": 9,
+            "position_buckets": 6,
+            "share_att_key": False,
+        },
+        ("deberta-v2", "deberta_v2", "p2c"): {
+            "max_relative_positions": -1,
+            "max_position_embeddings": 5,
+            "pos_att_type": ["p2c"],
+        },
+        ("sew-d", "sew_d", "share"): {"max_relative_positions": 16, "position_buckets": 8, "share_att_key": True},
+        ("deberta", "deberta", "base"): {"max_relative_positions": -1, "max_position_embeddings": 9},
+        ("deberta", "deberta", "few_rows"): {"max_relative_positions": 4, "pos_att_type": ["c2p"]},
+    }
+    for (model_type, name, variant), settings in variants.items():
+        settings = config(model_type, **{"pos_att_type": ["c2p", "p2c"], **small, **settings})
+        module = random(of(name).DisentangledSelfAttention(settings))
+        queries, keys = torch.randn(3, 7, 4), torch.randn(3, 7, 4)
+        furthest = settings.max_relative_positions
+        rows = settings.max_position_embeddings if furthest < 1 else furthest
+        if getattr(settings, "position_buckets", -1) > 0:
+            rows = settings.position_buckets
+        table, factor = torch.randn(2 * rows, 12), 1 + len(settings.pos_att_type)
+        if model_type == "deberta":  # its query is scaled before
+            at = torch.arange(7)
+            scaled = queries[None] / np.sqrt(4 * factor)
+            out = module.disentangled_att_bias(scaled, keys[None], at[:, None] - at[None], table, factor)
+        else:
+            out = module.disentangled_attention_bias(queries, keys, None, table, factor)
+        arrays = {"in.q": queries, "in.k": keys, "in.rel_embeddings": table, "out.bias": out, **parameters(module)}
+        save(
+            folder, "rel_deberta", model_type, variant, settings, "DisentangledSelfAttention's bias of position", arrays
+        )
+
+
+def others(folder, x):
+    q, tables = torch.randn(3, 15, 4), [torch.randn(2 * n - 1, 4) for n in (3, 5)]
+    arrays = {"in.q": q, "par.rel_pos_h": tables[0], "par.rel_pos_w": tables[1]}
+    zeros = torch.zeros(3, 15, 15)
+    made = of("vitdet").add_decomposed_relative_positions(zeros, q, *tables, (3, 5), (3, 5))
+    arrays["out.native"] = made.reshape(3, 3, 5, 3, 5)
+    save(folder, "bias_decomposed", "vitdet", "oblong", None, "add_decomposed_relative_positions", arrays)
+
+    module = random(of("inkling2").Inkling2RelativeLogits(3, 4))
+    states, at, keys = torch.randn(2, 6, 2, 3), torch.tensor([0, 3, 4, 9, 2, 7]), torch.arange(10)
+    arrays = {"in.relative_states": states, "in.qp": at, "in.kp": keys, "out.bias": module(states, at, keys)}
+    save(
+        folder,
+        "bias_learned_logits",
+        "inkling2_text",
+        "extent4",
+        None,
+        type(module).__name__,
+        arrays | parameters(module),
+    )
+
+    module = random(of("wavlm").WavLMAttention(12, 2, num_buckets=16, max_distance=20))
+    arrays = {"in.x": x, "out.bias": module.compute_bias(9, 9), "out.attn_out": module(x)[0], **parameters(module)}
+    ran = "WavLMAttention(12, 2, num_buckets=16, max_distance=20)(x)"
+    save(folder, "bias_t5", "wavlm", "gated_16", None, ran, arrays)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    torch.manual_seed(0)
+    x = torch.randn(2, 9, 12)
+    shaw(folder, x)
+    transformer_xl(folder, x)
+    deberta(folder)
+    others(folder, x)
+
+
+if __name__ == "__main__":
+    main()
