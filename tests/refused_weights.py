@@ -30,6 +30,14 @@ for name in ("a", "b"):
 
 READ = good(hf.read, path=MODEL, tensors={"table": "text.positions.weight"})
 
+BERT = {"model_type": "bert", "vocab_size": 3, "max_position_embeddings": 5, "hidden_size": 2}
+BERT_TENSORS = {
+    f"embeddings.{k}_embeddings.weight": np.zeros((n, 2), np.float32) for k, n in (("word", 3), ("position", 5))
+}
+save_file(BERT_TENSORS | {"relative_position.weight": np.zeros(2, np.float32)}, ROOT / "bert.safetensors")
+LOAD = good(hf.load, path=ROOT / "bert.safetensors", config=BERT)
+UMT5 = {"model_type": "umt5", "vocab_size": 3, "d_model": 2}
+
 
 def read_without_safetensors(path):
     before = sys.modules["safetensors"]
@@ -80,4 +88,22 @@ ROWS = [
     (READ, "path", ROOT / "no.safetensors", FileNotFoundError, "no.safetensors', which is not there", "path is "),
     (READ, "path", ROOT / "model.bin", ValueError, "model.bin'; it needs to be a .safetensors file", "path is "),
     (read_without_safetensors, "path", MODEL, ImportError, "safetensors is not installed; ... pip install", ""),
+    (LOAD, "path", ROOT / "bert.safetensors", ValueError, "tensors has ['relative_position.weight'], which belong", ""),
+    (
+        LOAD,
+        "config",
+        UMT5,
+        ValueError,
+        "relative_attention_bias.weight are there for []; it needs to be each",
+        "tensors ",
+    ),
+    (
+        LOAD,
+        "config",
+        {"model_type": "prophetnet"},
+        ValueError,
+        "'prophetnet'; the name of 'table' at '' is not known",
+        "",
+    ),
+    (LOAD, "config", {"model_type": "t5_gemma_module"}, ValueError, "the names of whose arrays are not known", ""),
 ]

@@ -47,7 +47,15 @@ CONTRACTS |= {"Scaling"}
 DESCRIBED = sorted(PUBLIC.keys() - CONTRACTS)
 SCHEMES = list({type(row.scheme): row.scheme for row in TABLE}.values())
 PUBLISHED = {type(s).__name__ for s in SCHEMES} | {"alibi_slopes", "attend", "embed", "logits", "rotate"}
-PUBLISHED |= {"mrope.positions", "mrope.timestamps", "hf.scaling", "hf.from_config", "hf.multimodal", "hf.read"}
+PUBLISHED |= {
+    "mrope.positions",
+    "mrope.timestamps",
+    "hf.scaling",
+    "hf.from_config",
+    "hf.multimodal",
+    "hf.read",
+    "hf.load",
+}
 PUBLISHED |= {f"vision.{name}" for name in ("merged_grid", "windows", "patch_centers", "augmented", "table_taps")}
 PUBLISHED |= {"vision.lengths", "vision.nearest_rows"}
 PUBLISHED |= {"positions.pose", "positions.randomized", "positions.zigzag"}

@@ -1,5 +1,7 @@
-"""transformers' configurations <-> position schemes."""
+"""transformers' configurations and checkpoints <-> position schemes and their arrays."""
 
+from posembed_jax.hf.checkpoint import Checkpoint as Checkpoint
+from posembed_jax.hf.checkpoint import load as load
 from posembed_jax.hf.config import Positions as Positions
 from posembed_jax.hf.config import from_config as from_config
 from posembed_jax.hf.config import to_config as to_config
