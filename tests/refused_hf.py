@@ -254,7 +254,6 @@ ROWS = [
     (T5, "heads", 0, ValueError, INT),
     (T5, "buckets", 2, ValueError, "at least 4"),
     (good(pe.T5Bias, heads=N, bidirectional=False), "buckets", 1, ValueError, "at least 2"),
-    (T5, "buckets", 31, ValueError, "an even number: half a direction"),
     (good(pe.T5Bias, heads=N, bidirectional=False), "max_distance", 16, ValueError, "at least 17"),
     (T5, "stddev", -0.5, ValueError, POSITIVE),
     (good(pe.T5Bias, heads=N), "bidirectional", None, ValueError, "True (encoder) or False (decoder)"),

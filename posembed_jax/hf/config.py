@@ -55,7 +55,7 @@ class Positions:
     - shape, of a table for the patches of a picture, is its rows and columns; prefix, how many tokens stand in front.
     - resize is how such a table is stretched to a picture of another shape.
     - scale multiplies positions, divided_by divides what is added, zero_padding puts zeros where padding is.
-    - scaled_with_logits: the bias is added before the softmax scale multiplies.
+    - scaled_with_logits: the bias is added before the softmax scale multiplies; rounded_to: in which dtype it is kept.
 
     >>> from posembed_jax import hf
     >>> found = hf.from_config({"model_type": "gemma3_text", "num_hidden_layers": 6})

@@ -40,7 +40,7 @@ class T5Bias(DistanceBias):
 
     Args:
         heads: N.
-        buckets: B, for both directions together.
+        buckets: B, for both directions together; of an odd number the last is of neither, as in transformers.
         max_distance: from here on all distances share the last bucket.
         bidirectional: True in an encoder, where keys after the query have half of the buckets; False in a decoder,
             where they share the bucket of distance 0 (and are masked). There is no default: the two differ silently.
@@ -72,8 +72,6 @@ class T5Bias(DistanceBias):
             raise ValueError(
                 f"bidirectional is {self.bidirectional!r}; it needs to be True (encoder) or False (decoder)."
             )
-        if self.bidirectional and self.buckets % 2:
-            raise ValueError(f"buckets is {self.buckets}; a bidirectional bias needs an even number: half a direction.")
         exact = self._one_way() // 2
         checks.integer_setting("max_distance", self.max_distance, minimum=exact + 1)
 

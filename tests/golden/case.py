@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import zipfile
 
 import numpy as np
 
@@ -11,6 +12,12 @@ CASES = pathlib.Path(__file__).parent / "cases"
 
 class Unsupported(Exception):
     """We have nothing for this case yet; the message says what is missing."""
+
+
+def array_names(folder, name):
+    """Names of the arrays of a case, without reading them."""
+    with zipfile.ZipFile(folder / f"{name}.npz") as file:
+        return {entry.removesuffix(".npy") for entry in file.namelist()}
 
 
 class Case:
@@ -31,7 +38,7 @@ class Case:
     def outputs(self, pattern):
         """(name, groups of the pattern as ints, array) of every output that matches, of which there must be one."""
         found = [(k, re.fullmatch(f"out.(?:{pattern})", k)) for k in self.arrays]
-        found = [(k, [int(g) for g in m.groups()], self[k]) for k, m in found if m]
+        found = [(k, [None if g is None else int(g) for g in m.groups()], self[k]) for k, m in found if m]
         assert found, (pattern, list(self.arrays))
         return found
 

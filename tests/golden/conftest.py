@@ -14,7 +14,7 @@ import pytest
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from case import CASES  # noqa: E402
+from case import CASES, array_names  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -37,7 +37,10 @@ def pytest_collection_modifyitems(config, items):
     from test_golden import check_of
 
     names = {item: item.callspec.params.get("case_name") for item in items if hasattr(item, "callspec")}
-    left_out = {item for item, name in names.items() if name is not None and check_of(name) is None}
+    cases = folder(config)
+    left_out = {
+        item for item, name in names.items() if name is not None and check_of(name, array_names(cases, name)) is None
+    }
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
 

@@ -165,7 +165,7 @@ def shape_of(kind, settings):
     if kind == "learned":
         rows = settings["length"] + settings.get("index_offset", 0)
         return rows * settings["features"], {settings["features"]}
-    if kind == "t5":
+    if kind in ("t5", "t5_axes"):
         return settings["buckets"] * settings["heads"], {settings["buckets"], settings["heads"]}
     if kind in ("swin", "beit"):  # BEiT has three more, for a class token
         window = settings.get("window") or settings.get("shape")

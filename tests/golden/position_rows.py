@@ -258,7 +258,7 @@ ROWS |= {
             "code": "build_alibi_tensor",
             "when": "=alibi",
             "instead_of_rotation": True,
-            "about": {"scaled_with_logits": True},
+            "about": {"scaled_with_logits": True, "rounded_to": "bfloat16"},
         }
     ],
     "mpt": [
@@ -442,6 +442,112 @@ for name in ("beit", "data2vec-vision"):
         beit | {"place": "layers", "each": "=range(num_hidden_layers)", "when": "=use_relative_position_bias"},
     ]
 
+
+# Boxes of tokens on a page
+def boxes(tables, coordinates, shapes, joined):
+    """A table for each edge of a box and for its sizes; summed, or joined channel after channel."""
+    widths = {"x": coordinates, "y": coordinates, "h": shapes, "w": shapes}
+    return [
+        learned(
+            f"{tables}{side}_position_embeddings.weight", "=max_2d_position_embeddings", width, place=f"boxes.{side}"
+        )
+        | {"about": {"joined": joined}}
+        for side, width in widths.items()
+    ]
+
+
+def box_biases(divided):
+    about = {"divided_by": "=(hidden_size // num_attention_heads) ** 0.5"} if divided else {}
+    tokens = {"buckets": "=rel_pos_bins", "max_distance": "=max_rel_pos", "tensor": "rel_pos_bias.weight"}
+    edges = {"buckets": "=rel_2d_pos_bins", "max_distance": "=max_rel_2d_pos", "tensor": "rel_pos_x_bias.weight"}
+    heads = "=num_attention_heads"
+    return [
+        t5("attention.tokens", heads=heads) | tokens | {"when": "=has_relative_attention_bias", "about": about},
+        {"place": "attention.boxes", "kind": "t5_axes", "heads": heads, "axes": 2, **edges}
+        | {"when": "=has_spatial_attention_bias", "about": {**about, "edges": ["left", "lower"]}},
+    ]
+
+
+V2 = [
+    learned(place="text", code="LayoutLMv2Embeddings"),
+    *(row | {"code": "LayoutLMv2Embeddings"} for row in boxes("", "=coordinate_size", "=shape_size", True)),
+    *(row | {"code": "LayoutLMv2Encoder"} for row in box_biases(False)),
+]
+ROWS |= {
+    "layoutlm": [learned(place="text"), *boxes("", WIDTH, WIDTH, False)],
+    "layoutlmv2": V2,
+    "layoutlmv3": [
+        padded(place="text"),
+        *boxes("", "=coordinate_size", "=shape_size", True),
+        *box_biases(True),
+        grid("pos_embed", 1, shape="=patches(input_size, patch_size)") | {"place": "patches", "when": "=visual_embed"},
+    ],
+    "lilt": [
+        padded(place="text"),
+        *(
+            row | {"features": "=hidden_size // 6"}
+            for row in boxes("layout_embeddings.", "=hidden_size // 6", "=hidden_size // 6", True)
+        ),
+        padded("box_position_embeddings.weight", place="layout", features="=hidden_size // channel_shrink_ratio"),
+    ],
+    "udop": [
+        # relative_bias_args may say other numbers, which no known file does
+        t5("encoder.tokens", tensor="relative_bias.biases.0.relative_attention_bias.weight")
+        | {"buckets": 32, "max_distance": 128},
+        *(
+            t5(f"encoder.{name}", tensor=f"relative_bias.biases.{i}.relative_attention_bias.weight")
+            | {"buckets": 32, "max_distance": 100, "about": {"scale": 100, "of": name}}
+            for i, name in ((1, "horizontal"), (2, "vertical"))
+        ),
+        t5("decoder", bidirectional=False, tensor="SelfAttention.relative_attention_bias.weight"),
+        *(
+            learned(f"cell_2d_embedding.{side}_position_embeddings.weight", "=max_2d_position_embeddings", "=d_model")
+            | {"place": f"encoder.boxes.{side}"}
+            for side in "xy"
+        ),
+    ],
+    "bros": [learned(place="text", tensor="embeddings.position_embeddings.weight")],
+}
+
+# Speech
+for name, prefix in (("seamless_m4t", "SeamlessM4T"), ("seamless_m4t_v2", "SeamlessM4Tv2")):
+    ROWS[name] = [
+        sinusoid(WIDTH, f"{prefix}SinusoidalPositionalEmbedding", **TENSOR2TENSOR, odd="zero", place=place)
+        | {"about": PADDING}
+        for place in ("text_encoder", "text_decoder")
+    ]
+ROWS["speecht5"] = [
+    sinusoid(
+        WIDTH, "SpeechT5SinusoidalPositionalEmbedding", **TENSOR2TENSOR, odd="zero", place="speech", about=PADDING
+    ),
+    sinusoid(WIDTH, "SpeechT5ScaledPositionalEncoding", "interleaved", place="text", about={"learned_scale": True}),
+]
+ROWS["vibevoice_diffusion"] = [
+    sinusoid(
+        "=frequency_embedding_size",
+        "VibeVoiceDiffusionHeadSinusoidalEmbedding",
+        "cos_sin",
+        place="times",
+        fractional=True,
+    )
+]
+ROWS["trocr"].append(
+    sinusoid(
+        "=d_model",
+        "TrOCRSinusoidalPositionalEmbedding",
+        **TENSOR2TENSOR,
+        odd="zero",
+        about=PADDING,
+        when="=not use_learned_position_embeddings",
+    )
+)
+NUMPY_TABLES = """autoformer distilbert flaubert informer marian pegasus time_series_transformer videomae xlm"""
+for name in NUMPY_TABLES.split():
+    for row in ROWS[name]:
+        if row["kind"] == "sinusoidal":
+            row["about"] = row.get("about", {}) | {"made_in": "float64"}
+for row in ROWS["fsmt"]:
+    row["about"] = row["about"] | {"filled_by_model": True}
 
 WITHOUT = {}
 ELSEWHERE = {}
