@@ -29,6 +29,7 @@ from posembed_jax.scheme import normal as normal
 from posembed_jax.schemes.absolute import LearnedPositions as LearnedPositions
 from posembed_jax.schemes.absolute import Sinusoidal as Sinusoidal
 from posembed_jax.schemes.axes import Axes as Axes
+from posembed_jax.schemes.axial import AxialPositions as AxialPositions
 from posembed_jax.schemes.axis_bias import AxisBias as AxisBias
 from posembed_jax.schemes.boxes import BoxRelationBias as BoxRelationBias
 from posembed_jax.schemes.boxes import BoxRPB as BoxRPB
@@ -41,6 +42,7 @@ from posembed_jax.schemes.distance import T5Bias as T5Bias
 from posembed_jax.schemes.distance import alibi_slopes as alibi_slopes
 from posembed_jax.schemes.forgetting import ForgettingGate as ForgettingGate
 from posembed_jax.schemes.forgetting import cumulative_gates as cumulative_gates
+from posembed_jax.schemes.fourier import FourierFeatures as FourierFeatures
 from posembed_jax.schemes.fourier_rotary import FoPE as FoPE
 from posembed_jax.schemes.functional import FIRE as FIRE
 from posembed_jax.schemes.functional import KERPLE as KERPLE
@@ -74,6 +76,7 @@ from posembed_jax.schemes.windows import SwinBias as SwinBias
 from posembed_jax.schemes.windows import SwinV2Bias as SwinV2Bias
 from posembed_jax.schemes.xpos import XPos as XPos
 from posembed_jax.tokens import embed as embed
+from posembed_jax.tokens import embed_hashed as embed_hashed
 from posembed_jax.tokens import logits as logits
 
 __version__ = "0.1.0"

@@ -156,6 +156,29 @@ def grid(shape: tuple[int, ...]) -> jax.Array:
     return jnp.stack(axes, axis=-1).reshape(math.prod(shape), len(shape))
 
 
+def unravel(numbers: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The coordinates of the tokens of a grid that are numbered in row-major order.
+
+    Args:
+        numbers: int32 `[...]`.
+        shape: static sizes of the grid.
+
+    Returns:
+        int32 `[..., A]`. A number past the grid's last, or below 0, has a first coordinate outside of it.
+
+    >>> from posembed_jax import positions
+    >>> positions.unravel(jnp.array([0, 4, 6]), (2, 3)).tolist()
+    [[0, 0], [1, 1], [2, 0]]
+    """
+    numbers = checks.integers("numbers", numbers, "int32 [...]")
+    checks.sizes("shape", shape)
+    axes = []
+    for size in shape[:0:-1]:
+        axes.append(numbers % size)
+        numbers = numbers // size
+    return jnp.stack([numbers, *axes[::-1]], axis=-1)
+
+
 def randomized(key: jax.Array, length: int, max_length: int) -> jax.Array:
     """`length` distinct positions out of 0 ... max_length - 1, sorted: training on them prepares for `max_length`.
 

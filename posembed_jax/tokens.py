@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from posembed_jax import checks, lookup
 
@@ -53,6 +54,45 @@ def embed(
     if scale is not None:
         x = x.astype(scale_dtype) * jnp.asarray(scale, scale_dtype)
     return x.astype(table.dtype if dtype is None else dtype)
+
+
+PRIMES = (31, 43, 59, 61, 73, 97, 103, 113, 137, 149, 157, 173, 181, 193, 211, 223)  # CANINE's
+
+
+def embed_hashed(tables: jax.Array, ids: jax.Array) -> jax.Array:
+    """Embeddings of characters without a vocabulary: a row of each of several small tables, side by side.
+
+        x[..., h, :] = tables[h, (ids[...] + 1) * PRIMES[h] mod V]
+
+    Args:
+        tables: floating `[H, V, F / H]`, of at most 16 hashes.
+        ids: int32 `[...]`, such as Unicode code points, none of them negative.
+
+    Returns:
+        float32 `[..., F]`; NaN where an id is negative and traced, a `ValueError` where it is concrete.
+
+    >>> import jax.numpy as jnp, posembed_jax as pe
+    >>> pe.embed_hashed(jnp.ones((4, 16, 2)), jnp.array([104, 105])).shape
+    (2, 8)
+
+    Source: https://arxiv.org/abs/2103.06874, section 3.1.
+    """
+    checks.shape("tables", tables, (None, None, None), "a floating [H, V, F / H]")
+    checks.floating("tables", tables, "a floating [H, V, F / H]")
+    ids = checks.integers("ids", ids, "int32 ids, such as code points")
+    hashes, rows, features = tables.shape
+    if hashes > len(PRIMES) or rows > 2**31 // PRIMES[-1]:
+        raise ValueError(
+            f"tables is {checks.describe(tables)}; it needs at most {len(PRIMES)} tables of at most "
+            f"{2**31 // PRIMES[-1]} rows: there are so many primes, and products need to fit int32."
+        )
+    if checks.is_concrete(ids) and ids.size and np.min(np.asarray(ids)) < 0:
+        raise ValueError(f"ids has {np.min(np.asarray(ids))}; it needs to be at least 0 everywhere.")
+    bucket = (ids % rows + 1) % rows  # below V, so that a product with a prime fits int32
+    places = jnp.stack([bucket * prime % rows + h * rows for h, prime in enumerate(PRIMES[:hashes])], axis=-1)
+    places = jnp.where(ids[..., None] >= 0, places, -1)
+    x = lookup.rows(jnp.asarray(tables).reshape(-1, features), places, name="ids")
+    return x.reshape(*ids.shape, hashes * features)
 
 
 def logits(

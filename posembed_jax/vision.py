@@ -143,6 +143,46 @@ def augmented(
     return (centers + np.float32(shift) * draws[None, :axes]) * jnp.exp(stretch[None])
 
 
+def mask_coordinates(
+    mask: jax.Array, *, normalize: bool = False, offset: float = 0.0, scale: float = 2 * math.pi
+) -> jax.Array:
+    """The coordinates of the pixels of padded pictures: how many real pixels there are up to each, down and across.
+
+        (y + offset) / (last y of the column + 1e-6) * scale, and x alike          with normalize
+
+    For `Sinusoidal(axes=2, layout="interleaved", fractional=normalize)`, as DETR and its kin have it.
+
+    Args:
+        mask: boolean `[B, height, width]`, True = a real pixel; all True where nothing is padded.
+        normalize: between 0 and scale, whatever the size (DETR), rather than counts from 1.
+        offset: -0.5 in Deformable DETR.
+        scale: as above.
+
+    Returns:
+        `[B, height * width, 2]`, rows first, in row-major order: float32 with normalize, else int32.
+
+    >>> import jax.numpy as jnp
+    >>> from posembed_jax import vision
+    >>> vision.mask_coordinates(jnp.array([[[True, True, False]]])).tolist()
+    [[[1, 1], [1, 2], [0, 2]]]
+
+    Source: https://arxiv.org/abs/2005.12872, appendix A.4, and its code for the rest.
+    """
+    checks.boolean("mask", mask, "boolean [B, height, width], True = a real pixel")
+    checks.rank("mask", mask, {3}, "boolean [B, height, width], True = a real pixel")
+    checks.flag("normalize", normalize)
+    checks.number_setting("scale", scale)
+    if not normalize and offset:
+        raise ValueError(f"offset is {offset!r}; it needs normalize=True: counts are whole numbers.")
+    found = [jnp.cumsum(jnp.asarray(mask), axis=axis, dtype=jnp.int32) for axis in (1, 2)]
+    if normalize:
+        last = found[0][:, -1:], found[1][:, :, -1:]
+        pairs = zip(found, last, strict=True)
+        floats = [(x.astype(jnp.float32), end.astype(jnp.float32)) for x, end in pairs]
+        found = [(x + np.float32(offset)) / (end + np.float32(1e-6)) * np.float32(scale) for x, end in floats]
+    return jnp.stack(found, axis=-1).reshape(mask.shape[0], -1, 2)
+
+
 def nearest_rows(shape: Shape, *, side: int) -> jax.Array:
     """For each patch, the row of a square table of `side * side` positions that its upper left corner falls in.
 

@@ -1,7 +1,7 @@
 """Refusals of what is added to the embedding, and of resizing its tables."""
 
 import jax.numpy as jnp
-from refusals import COUNT, FLAG, INT, POSITIVE, good
+from refusals import COUNT, FLAG, INT, MODES, POSITIVE, good
 
 import posembed_jax as pe
 
@@ -14,7 +14,59 @@ OFFSETS = good(pe.resize_bias_table, table=jnp.ones((2, 9)), old=(2, 2), new=(3,
 SAMPLE = good(pe.sample_table, table=GRID, coordinates=jnp.zeros((5, 2)))
 SHAPES = good(pe.resize_to_shapes, table=GRID, shapes=jnp.array([[1, 2], [2, 2]]), length=4)
 
+HASHED = good(pe.embed_hashed, tables=GRID, ids=jnp.arange(3))
+SINUSOIDAL = good(pe.Sinusoidal, features=8)
+TABLES = good(pe.AxialPositions, shape=(2, 3), features=8, join="concatenate")
+FOURIER = good(pe.FourierFeatures, features=8)
+MASK = good(pe.vision.mask_coordinates, mask=jnp.ones((1, 2, 3), bool))
+PIXELS = "; it needs to be boolean [B, height, width], True = a real pixel"
+
 ROWS = [
+    (HASHED, "tables", FLAT, AssertionError, "; it needs to be a floating [H, V, F / H]"),
+    (HASHED, "tables", GRID.astype(jnp.int32), AssertionError, "; it needs to be a floating [H, V, F / H]"),
+    (HASHED, "tables", jnp.ones((17, 2, 1)), ValueError, "; it needs at most 16 tables of at most 9629982 rows"),
+    (HASHED, "ids", jnp.ones(3), TypeError, "; it needs to be int32 ids, such as code points"),
+    (HASHED, "ids", jnp.array([3, -1]), ValueError, "ids has -1; it needs to be at least 0 everywhere", ""),
+    (SINUSOIDAL, "axes", 0, ValueError, INT),
+    (SINUSOIDAL, "axes", 3, ValueError, "features is 8; it needs to be a multiple of axes, 3", ""),
+    (good(SINUSOIDAL, axes=2), "order", (1,), ValueError, "; it needs to be a tuple of each of the 2 axes once"),
+    (good(SINUSOIDAL, axes=2), "order", [1, 0], ValueError, "; it needs to be a tuple of each of the 2 axes once"),
+    (SINUSOIDAL, "order", (0,), ValueError, "; it needs to be a tuple of each of the 0 axes once"),
+    (SINUSOIDAL, "scale", 0.0, ValueError, POSITIVE),
+    (SINUSOIDAL, "learned_amplitude", 1, ValueError, FLAG),
+    (TABLES, "shape", [2, 3], ValueError, SIZES),
+    (TABLES, "features", 0, ValueError, INT),
+    (TABLES, "features", 7, ValueError, "; it needs to be a multiple of the 2 axes: pass channels="),
+    (TABLES, "join", "sum", ValueError, "; it needs to be one of 'concatenate', 'add'"),
+    (TABLES, "channels", [4, 4], ValueError, SIZES),
+    (TABLES, "channels", (4, 5), ValueError, "; with join='concatenate' it needs one for each of the tables of (2, 3)"),
+    (TABLES, "channels", (8,), ValueError, "; with join='concatenate' it needs one for each of the tables of (2, 3)"),
+    (good(TABLES, join="add"), "channels", (4, 4), ValueError, "and with 'add' None"),
+    (TABLES, "order", (0, 0), ValueError, "; it needs to be a tuple of each of the 2 axes once"),
+    (TABLES, "tables", (0, 2), ValueError, "; it needs to name each of 2 tables: 0, 1, ..."),
+    (TABLES, "tables", [0, 1], ValueError, "; it needs to name each of 2 tables: 0, 1, ..."),
+    (TABLES, "stddev", 0.0, ValueError, POSITIVE),
+    (TABLES, "out_of_range", "wrap", ValueError, MODES),
+    (
+        TABLES().bind({"table_0": jnp.ones((2, 4)), "table_1": jnp.ones((3, 4))}),
+        "positions",
+        jnp.array([[0, 3]]),
+        ValueError,
+        "positions[..., 1] go from 3 to 3, but the table has rows 0 to 2",
+        "",
+    ),
+    (FOURIER, "features", 0, ValueError, INT),
+    (FOURIER, "features", 7, ValueError, "; it needs to be even: a sine and a cosine a frequency"),
+    (FOURIER, "axes", 0, ValueError, INT),
+    (FOURIER, "stddev", 0.0, ValueError, POSITIVE),
+    (FOURIER, "layout", "half", ValueError, "; it needs to be one of 'sin_cos', 'cos_sin', 'interleaved'"),
+    (MASK, "mask", jnp.ones((1, 2, 3)), AssertionError, PIXELS),
+    (MASK, "mask", jnp.ones((2, 3), bool), AssertionError, PIXELS),
+    (MASK, "normalize", 1, ValueError, FLAG),
+    (MASK, "scale", 0.0, ValueError, POSITIVE),
+    (MASK, "offset", -0.5, ValueError, "; it needs normalize=True: counts are whole numbers"),
+    (good(pe.positions.unravel, numbers=jnp.arange(3)), "shape", 3, ValueError, SIZES),
+    (good(pe.positions.unravel, shape=(2, 3)), "numbers", jnp.ones(3), TypeError, "; it needs to be int32 [...]"),
     (MATRIX, "old", 0, ValueError, INT),
     (MATRIX, "new", 2.0, ValueError, INT),
     (MATRIX, "method", "lanczos", ValueError, "; it needs to be one of 'bicubic', 'bilinear', 'nearest'"),

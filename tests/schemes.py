@@ -38,6 +38,7 @@ class Row:
     shifts: tuple[int, ...] = (1, 1_000, 2**20 + 1, 2**30)  # of query and key together, which change nothing
     keeps_norm: bool = True  # of what a rotation rotates, up to its amplitude
     smooth: bool = True  # False where finite differences meet corners
+    step: float = 2.0**-7  # of finite differences
     exact: bool = True  # a bias, or a table, in which nothing is rounded on the way
 
     @property
@@ -120,6 +121,17 @@ TABLE = [
         sinusoidal_cos_sin=pe.Sinusoidal(features=F, layout="cos_sin", denominator="half_minus_1"),
         sinusoidal_interleaved_odd=pe.Sinusoidal(features=F + 1, layout="interleaved"),
         sinusoidal_odd_zero=pe.Sinusoidal(features=F + 1, denominator="half_minus_1", odd="zero", base=500.0),
+        sinusoidal_axes=pe.Sinusoidal(features=F, axes=3, order=(2, 0, 1), layout="interleaved"),
+        sinusoidal_amplitude=(pe.Sinusoidal(features=F, learned_amplitude=True), _learns(amplitude=(1,))),
+        axial=(
+            pe.AxialPositions(shape=(24, 24), features=F, join="concatenate", channels=(8, 4), order=(1, 0)),
+            _learns(table_0=(24, 8), table_1=(24, 4)),
+        ),
+        axial_added=(
+            pe.AxialPositions(shape=(24, 25), features=F, join="add", tables=(0, 1, 0)),
+            _learns(table_0=(24, F), table_1=(25, F)),
+        ),
+        fourier=(pe.FourierFeatures(features=F, stddev=0.5), {"step": 2.0**-11} | _learns(frequencies=(2, F // 2))),
         sinusoidal_float32=(pe.Sinusoidal(features=F, phase="float32"), ROUNDS),
     ),
     *_rows(

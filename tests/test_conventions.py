@@ -59,7 +59,15 @@ PUBLISHED |= {
 PUBLISHED |= {f"vision.{name}" for name in ("merged_grid", "windows", "patch_centers", "augmented", "table_taps")}
 PUBLISHED |= {"vision.lengths", "vision.nearest_rows"}
 PUBLISHED |= {"positions.pose", "positions.randomized", "positions.zigzag"}
-PUBLISHED |= {"resize_matrix", "resize_table", "resize_bias_table", "resize_to_shapes", "sample_table"}
+PUBLISHED |= {
+    "embed_hashed",
+    "vision.mask_coordinates",
+    "resize_matrix",
+    "resize_table",
+    "resize_bias_table",
+    "resize_to_shapes",
+    "sample_table",
+}
 PUBLISHED |= {"SteppedTemperature", "LogTemperature", "yarn_softmax_scale"}
 
 

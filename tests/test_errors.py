@@ -122,6 +122,7 @@ def test_every_refusal_has_a_row():
 # Every function that takes arrays, with arguments that are right. Options are closed over: only arrays are traced.
 GOOD = {
     "embed": (pe.embed, {"table": TABLE, "ids": IDS}),
+    "embed_hashed": (pe.embed_hashed, {"tables": jnp.arange(24.0).reshape(2, 4, 3), "ids": IDS}),
     "logits": (functools.partial(pe.logits, scale=0.5), {"table": TABLE, "x": TABLE[:T]}),
     "rotate": (functools.partial(pe.rotate, layout="half"), {"x": QUERY, "cos": COS, "sin": SIN}),
     "permute_layout": (functools.partial(pe.permute_layout, source="half", target="interleaved"), {"array": X}),
@@ -183,6 +184,11 @@ GOOD = {
     ),
     "mrope.timestamps": (functools.partial(mrope.timestamps, seconds=0.5, count=8), {"times": jnp.ones((B, T))}),
     "vision.augmented": (functools.partial(vision.augmented, shift=0.5), {"centers": CENTERS, "draws": DRAWS}),
+    "positions.unravel": (functools.partial(positions.unravel, shape=(2, 3)), {"numbers": P}),
+    "vision.mask_coordinates": (
+        functools.partial(vision.mask_coordinates, normalize=True),
+        {"mask": jnp.ones((1, 2, 3), bool)},
+    ),
     "resize_table": (functools.partial(pe.resize_table, old=(2, 3), new=(2, 4), before=1), {"table": jnp.ones((7, F))}),
     "resize_bias_table": (
         functools.partial(pe.resize_bias_table, old=(2, 2), new=(2, 3)),

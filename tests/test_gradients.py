@@ -71,7 +71,7 @@ def test_gradients_are_finite_differences(row):
             params, x = arrays
             return jnp.sum(weights * apply(row.scheme.bind(params), *at, x).astype(jnp.float64) ** 3)
 
-        slope = assert_slopes_are_differences(loss, (params, x), 2.0**-7 if row.smooth else 2.0**-16, 1e-3)
+        slope = assert_slopes_are_differences(loss, (params, x), row.step if row.smooth else 2.0**-16, 1e-3)
         assert (slope != 0) == bool(row.learned or not issubclass(row.contract, pe.Additive | pe.Bias))
 
 
@@ -85,7 +85,7 @@ def test_gradients_through_attention_are_finite_differences(row):
     def loss(arrays):
         return jnp.sum(weights * layer("plain", row)(*arrays, positions, segment_ids=ids))
 
-    assert abs(assert_slopes_are_differences(loss, (layer_params(row), x), 2.0**-6, 2e-3)) > 1e-2
+    assert abs(assert_slopes_are_differences(loss, (layer_params(row), x), 2 * row.step, 2e-3)) > 1e-2
 
 
 def test_learned_frequencies_have_the_right_gradient_far_away():

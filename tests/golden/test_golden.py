@@ -11,6 +11,8 @@ import content
 import distances
 import grids
 import rotary
+import sinusoids
+import tables
 from case import Case, Unsupported, array_names
 
 FORMS = {  # an array that only this form of a rotary case has; the others have tables at given positions
@@ -37,6 +39,14 @@ OF_MECHANISM = {
     "mrope_index": grids.check_index,
     "vision_grid": grids.check,
     "sin_1d": added.check_sinusoid,
+    "sin_2d": sinusoids.check_grid,
+    "sin_2d_detr": sinusoids.check_masked,
+    "sin_coords": sinusoids.check_coordinates,
+    "sin_fourier": sinusoids.check_fourier,
+    "abs_axial": tables.check_axial,
+    "abs_bucket2d": tables.check_buckets,
+    "abs_interp2d": tables.check_resized,
+    "abs_learned_2d": tables.check_axes,
     "bias_t5": distances.check_t5,
     "bias_alibi": distances.check_alibi,
     "abs_learned": added.check_learned,
@@ -52,7 +62,7 @@ OF_ARRAY = {  # (mechanism, an array that only this form of its cases has)
     ("bias_t5", "in.bbox"): distances.check_boxes,
     ("bias_t5", "out.predict"): distances.check_prophetnet_buckets,
     ("bias_t5", "par.gru_rel_pos_const"): content.check_gated,
-    ("abs_learned", "par.HashBucketCodepointEmbedder_0.weight"): None,  # hashed characters
+    ("abs_learned", "par.HashBucketCodepointEmbedder_0.weight"): tables.check_hashed,
 }
 
 

@@ -1,0 +1,136 @@
+"""Cases of learned tables: of axes, resized, in buckets, and of hashed characters.
+
+Pixels of the cases are zero, so that a patch is the bias of its projection.
+"""
+
+import re
+
+import facts
+import jax.numpy as jnp
+import numpy as np
+from case import check_close, check_equal
+from rotary import FEW
+
+import posembed_jax as pe
+
+
+def resizing(case):
+    """How the model type's table is resized; transformers' usual way where its facts are not known."""
+    found = [place.about["resize"] for place in facts.places(case, pe.LearnedPositions) if "resize" in place.about]
+    return found[0] if found else {"method": "bicubic", "antialias": False}
+
+
+def one(case, pattern):
+    """The parameter whose name matches, or None."""
+    found = [case[name] for name in case.arrays if re.fullmatch(f"par.{pattern}", name)]
+    assert len(found) <= 1, (pattern, list(case.arrays))
+    return found[0] if found else None
+
+
+def pair(size):
+    return tuple(size) if isinstance(size, list | tuple) else (size, size)
+
+
+def check_axial(case):
+    """Reformer: tokens are counted through a grid, and a number past its last has no row."""
+    weights = [case[f"par.weights.{axis}"] for axis in (0, 1)]
+    shape = tuple(weight.shape[axis] for axis, weight in enumerate(weights))
+    channels = tuple(weight.shape[-1] for weight in weights)
+    scheme = pe.AxialPositions(shape=shape, features=sum(channels), join="concatenate", channels=channels)
+    bound = scheme.bind({f"table_{axis}": jnp.asarray(w.reshape(-1, w.shape[-1])) for axis, w in enumerate(weights)})
+    for given, out in (("in.position_ids", "out.out"), ("in.short", "out.out_short")):
+        check_equal(bound(pe.positions.unravel(case[given], shape)), case[out])
+
+
+def check_axes(case):
+    """Rows and columns: side by side in pictures (DETR), or added to patches that say where they are (Kosmos-2.5)."""
+    tables = {f"table_{axis}": jnp.asarray(one(case, f"{name}.*weight")) for axis, name in enumerate(("row", "col"))}
+    shape, features = tuple(len(table) for table in tables.values()), tables["table_0"].shape[1]
+    if "in.flattened_patches" in case.arrays:
+        patches = case["in.flattened_patches"]
+        at, x = patches[..., :2].astype(np.int32), np.float64(patches[..., 2:])
+        added = pe.AxialPositions(shape=shape, features=features, join="add").bind(tables)(at)
+        projected = x @ np.float64(one(case, "patch_projection.weight")).T + one(case, "patch_projection.bias")
+        size = np.abs(x) @ np.abs(np.float64(one(case, "patch_projection.weight"))).T
+        return check_close(projected + added, case["out.out"], FEW * (1 + size))
+    theirs = np.moveaxis(case["out.out"], 1, -1)
+    scheme = pe.AxialPositions(shape=shape, features=2 * features, join="concatenate", order=(1, 0))
+    ours = scheme.bind(tables)(pe.positions.grid(theirs.shape[1:3]))
+    check_equal(np.broadcast_to(np.asarray(ours).reshape(1, *theirs.shape[1:]), theirs.shape), theirs)
+
+
+def check_resized(case):
+    """Tokens in front with their rows of the table, registers without, then patches with theirs."""
+    table = one(case, "(?:position_embeddings?|position_embedding.weight)")
+    bias = one(case, "patch_embeddings?\\..*bias")
+    bias = np.zeros(case["out.out"].shape[-1], np.float32) if bias is None else bias
+    if one(case, "norm.weight") is not None:  # Swin's
+        centred = np.float64(bias) - np.mean(bias)
+        bias = centred / np.sqrt(np.mean(centred**2) + case.config["layer_norm_eps"])
+        bias = bias * one(case, "norm.weight") + one(case, "norm.bias")
+    if "in.spatial_shapes" in case.arrays:
+        return check_native_resolution(case, table, bias)
+    front = [one(case, "(?:cls_token|class_embedding)"), one(case, "distillation_token")]
+    front = [token.reshape(-1, bias.size) for token in front if token is not None]
+    front, patch = np.concatenate([np.zeros((0, bias.size)), *front]), pair(case.config["patch_size"])
+    grid = tuple(n // p for n, p in zip(case["in.pixel_values"].shape[-2:], patch, strict=True))
+    tokens = np.concatenate([front, np.broadcast_to(bias, (grid[0] * grid[1], bias.size))])
+    if table is not None:
+        old = tuple(n // p for n, p in zip(pair(case.config["image_size"]), patch, strict=True))
+        table, how = jnp.asarray(table.reshape(-1, bias.size)), resizing(case)
+        tokens = tokens + pe.resize_table(table, old, grid, before=len(front), shrink=True, **how)
+    if (registers := one(case, "register_tokens")) is not None:
+        tokens = np.concatenate([tokens[: len(front)], registers.reshape(-1, bias.size), tokens[len(front) :]])
+    theirs, tolerance = case["out.out"][0], 10 * FEW * (1 + np.max(np.abs(tokens)))
+    if len(theirs) < len(tokens):  # a masked autoencoder keeps some patches, in any order
+        apart = np.abs(theirs[:, None] - tokens[None]).max(-1)
+        assert len(theirs) == 1 + int((len(tokens) - 1) * (1 - case.config["mask_ratio"]))
+        assert len(set(apart.argmin(1))) == len(theirs) and apart.argmin(1)[0] == 0
+        return check_close(apart.min(1), np.zeros(len(theirs)), tolerance)
+    check_close(np.broadcast_to(tokens, case["out.out"].shape), case["out.out"], tolerance)
+
+
+def check_native_resolution(case, table, bias):
+    """SigLIP 2: each image of its own size, in a padded batch."""
+    side, length, how = round(len(table) ** 0.5), case["out.out"].shape[1], resizing(case)
+    ours = pe.resize_to_shapes(
+        jnp.asarray(table.reshape(side, side, -1)),
+        case["in.spatial_shapes"],
+        length=length,
+        padding="first",
+        method=how["method"],
+        antialias=how["antialias"],
+    )
+    check_close(np.float64(ours) + bias, case["out.out"], 10 * FEW * (1 + np.max(np.abs(table))))
+
+
+def check_buckets(case):
+    """Idefics2: a patch reads the row of a square table that it falls in; padding reads the first."""
+    table, mask = one(case, "position_embedding.weight"), case["in.patch_attention_mask"]
+    side, expected = round(len(table) ** 0.5), []
+    for real in mask:
+        height, width = int(real[:, 0].sum()), int(real[0].sum())
+        rows = np.zeros(real.shape, np.int32)
+        rows[:height, :width] = np.asarray(pe.vision.nearest_rows((height, width), side=side)).reshape(height, width)
+        expected.append(rows.reshape(-1))
+    scheme = pe.LearnedPositions(length=side * side, features=table.shape[1])
+    ours = scheme.bind({"table": jnp.asarray(table)})(np.stack(expected))
+    check_close(np.float64(ours) + one(case, "patch_embedding.bias"), case["out.out"], 4 * FEW)
+
+
+def check_hashed(case):
+    """CANINE: each character has a row of each of several tables, by its hash; positions are a table like any other."""
+    names = sorted(name for name in case.arrays if name.startswith("par.HashBucket"))
+    tables, ids = jnp.stack([jnp.asarray(case[name]) for name in names]), case["in.input_ids"]
+    x = np.float64(pe.embed_hashed(tables, ids))
+    at = pe.positions.arange(ids.shape[1])
+    positions = one(case, "char_position_embeddings.weight")
+    scheme = pe.LearnedPositions(length=len(positions), features=positions.shape[1])
+    x = (
+        x
+        + np.float64(scheme.bind({"table": jnp.asarray(positions)})(at))
+        + one(case, "token_type_embeddings.weight")[0]
+    )
+    x = x - x.mean(-1, keepdims=True)
+    x = x / np.sqrt((x * x).mean(-1, keepdims=True) + case.config.get("layer_norm_eps", 1e-12))
+    check_close(x * one(case, "LayerNorm.weight") + one(case, "LayerNorm.bias"), case["out.out"], 4 * FEW)
