@@ -16,7 +16,10 @@ import posembed_jax as pe
 
 def resizing(case):
     """How the model type's table is resized; transformers' usual way where its facts are not known."""
-    found = [place.about["resize"] for place in facts.places(case, pe.LearnedPositions) if "resize" in place.about]
+    try:
+        found = [place.about["resize"] for place in facts.places(case, pe.LearnedPositions) if "resize" in place.about]
+    except ValueError:
+        found = []
     return found[0] if found else {"method": "bicubic", "antialias": False}
 
 
