@@ -16,6 +16,8 @@ from posembed_jax.contracts import ContentBias as ContentBias
 from posembed_jax.contracts import DistanceBias as DistanceBias
 from posembed_jax.contracts import Rotation as Rotation
 from posembed_jax.contracts import ValueBias as ValueBias
+from posembed_jax.convolution import conv_positions as conv_positions
+from posembed_jax.convolution import weight_norm as weight_norm
 from posembed_jax.resize import resize_bias_table as resize_bias_table
 from posembed_jax.resize import resize_matrix as resize_matrix
 from posembed_jax.resize import resize_table as resize_table
@@ -48,6 +50,7 @@ from posembed_jax.schemes.functional import FIRE as FIRE
 from posembed_jax.schemes.functional import KERPLE as KERPLE
 from posembed_jax.schemes.functional import Sandwich as Sandwich
 from posembed_jax.schemes.gated import GatedBias as GatedBias
+from posembed_jax.schemes.image_tiles import TilePositions as TilePositions
 from posembed_jax.schemes.layouts import permute_layout as permute_layout
 from posembed_jax.schemes.mixed import RoPEMixed as RoPEMixed
 from posembed_jax.schemes.relative_logits import RelativeLogits as RelativeLogits

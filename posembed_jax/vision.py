@@ -183,12 +183,14 @@ def mask_coordinates(
     return jnp.stack(found, axis=-1).reshape(mask.shape[0], -1, 2)
 
 
-def nearest_rows(shape: Shape, *, side: int) -> jax.Array:
+def nearest_rows(shape: Shape, *, side: int, reciprocal: bool = False) -> jax.Array:
     """For each patch, the row of a square table of `side * side` positions that its upper left corner falls in.
 
     Args:
         shape: static (height, width) in patches.
         side: of the table.
+        reciprocal: `i (1 / size)`, as in Idefics2, Idefics3, SmolVLM and Phi-4, rather than `i / size`, as in MiniCPM-V:
+            where an edge is hit, float32 rounds one of them to the row before.
 
     Returns:
         int32 `[T]` in row-major order. Edges are compared in float32, as in the models that are trained so.
@@ -200,13 +202,20 @@ def nearest_rows(shape: Shape, *, side: int) -> jax.Array:
     Source: https://arxiv.org/abs/2307.06304, section 2.1, and transformers' Idefics2 and MiniCPM-V.
     """
     checks.integer_setting("side", side)
+    checks.flag("reciprocal", reciprocal)
     rows, columns = _blocks(shape, 1)
     edges = (1 / side + np.arange(side - 1) / side).astype(np.float32)
     at = [
-        np.searchsorted(edges, axis.reshape(-1).astype(np.float32) / np.float32(size), side="right")
+        np.searchsorted(
+            edges, _fraction(axis.reshape(-1).astype(np.float32), np.float32(size), reciprocal), side="right"
+        )
         for axis, size in zip((rows, columns), shape, strict=True)
     ]
     return jnp.asarray(at[0] * side + at[1], jnp.int32)
+
+
+def _fraction(i: np.ndarray, size: np.float32, reciprocal: bool) -> np.ndarray:
+    return i * (np.float32(1) / size) if reciprocal else i / size
 
 
 def table_taps(

@@ -79,6 +79,7 @@ ROWS = [
     (AUGMENTED, "shift", float("inf"), ValueError, "; it needs to be a finite Python number of at least 0.0"),
     (AUGMENTED, "rescale", True, ValueError, "; it needs to be a finite Python number of at least 1.0"),
     (good(vision.nearest_rows, shape=(2, 2)), "side", 0, ValueError, INT),
+    (good(vision.nearest_rows, shape=(2, 2), side=3), "reciprocal", 1, ValueError, FLAG),
     (TAPS, "side", 0, ValueError, INT),
     (TAPS, "method", "nearest", ValueError, "; it needs to be one of 'bilinear', 'bicubic'"),
     (TAPS, "padding", "reflect", ValueError, "; it needs to be one of 'border', 'zeros'"),

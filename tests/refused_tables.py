@@ -1,7 +1,7 @@
 """Refusals of what is added to the embedding, and of resizing its tables."""
 
 import jax.numpy as jnp
-from refusals import COUNT, FLAG, INT, MODES, POSITIVE, good
+from refusals import COUNT, FLAG, INT, KEY, MODES, POSITIVE, good
 
 import posembed_jax as pe
 
@@ -14,6 +14,11 @@ OFFSETS = good(pe.resize_bias_table, table=jnp.ones((2, 9)), old=(2, 2), new=(3,
 SAMPLE = good(pe.sample_table, table=GRID, coordinates=jnp.zeros((5, 2)))
 SHAPES = good(pe.resize_to_shapes, table=GRID, shapes=jnp.array([[1, 2], [2, 2]]), length=4)
 
+CONVOLUTION = good(pe.conv_positions, x=jnp.ones((1, 5, 4)), kernel=jnp.ones((3, 2, 4)))
+NORMED = good(pe.weight_norm, direction=jnp.ones((3, 2, 4)), gain=jnp.ones(3))
+KERNEL = "; it needs to be floating [*K, F / groups, F] of 1 axes and F = 4"
+TILES = good(pe.TilePositions, arrangements=2, tiles=3, patches=4, features=5)
+IN_TILES = TILES().bind(pe.init(TILES(), KEY))
 HASHED = good(pe.embed_hashed, tables=GRID, ids=jnp.arange(3))
 SINUSOIDAL = good(pe.Sinusoidal, features=8)
 TABLES = good(pe.AxialPositions, shape=(2, 3), features=8, join="concatenate")
@@ -22,6 +27,35 @@ MASK = good(pe.vision.mask_coordinates, mask=jnp.ones((1, 2, 3), bool))
 PIXELS = "; it needs to be boolean [B, height, width], True = a real pixel"
 
 ROWS = [
+    (CONVOLUTION, "x", jnp.ones((5, 4)), AssertionError, "; it needs to be floating [B, *sizes, F]"),
+    (CONVOLUTION, "x", jnp.ones((1, 5, 4), jnp.int32), AssertionError, "; it needs to be floating [B, *sizes, F]"),
+    (CONVOLUTION, "kernel", jnp.ones((2, 4)), AssertionError, KERNEL),
+    (CONVOLUTION, "kernel", jnp.ones((3, 2, 4), jnp.int32), AssertionError, KERNEL),
+    (CONVOLUTION, "kernel", jnp.ones((3, 3, 4)), ValueError, KERNEL + ": a divisor of F before the last"),
+    (CONVOLUTION, "bias", jnp.ones(3), AssertionError, "; it needs to be floating [F], with F = 4"),
+    (CONVOLUTION, "bias", jnp.ones(4, jnp.int32), AssertionError, "; it needs to be floating [F], with F = 4"),
+    (CONVOLUTION, "stride", 0, ValueError, INT),
+    (CONVOLUTION, "normalize", 1, ValueError, FLAG),
+    (NORMED, "direction", FLAT, AssertionError, "; it needs to be floating [K, F / groups, F]"),
+    (
+        NORMED,
+        "direction",
+        jnp.ones((3, 2, 4), jnp.int32),
+        AssertionError,
+        "; it needs to be floating [K, F / groups, F]",
+    ),
+    (NORMED, "gain", jnp.ones(2), AssertionError, "; it needs to be floating [K], as direction has it"),
+    (NORMED, "gain", jnp.ones(3, jnp.int32), AssertionError, "; it needs to be floating [K], as direction has it"),
+    *((TILES, name, 0, ValueError, INT) for name in ("arrangements", "tiles", "patches", "features")),
+    (TILES, "stddev", 0.0, ValueError, POSITIVE),
+    (
+        IN_TILES,
+        "positions",
+        jnp.array([[0, 3, 1]]),
+        ValueError,
+        "(arrangement, tile, patch), of [2, 3, 4], as numbers of rows go from -1 to -1, but the table has rows 0 to 23",
+        "",
+    ),
     (HASHED, "tables", FLAT, AssertionError, "; it needs to be a floating [H, V, F / H]"),
     (HASHED, "tables", GRID.astype(jnp.int32), AssertionError, "; it needs to be a floating [H, V, F / H]"),
     (HASHED, "tables", jnp.ones((17, 2, 1)), ValueError, "; it needs at most 16 tables of at most 9629982 rows"),

@@ -131,6 +131,10 @@ TABLE = [
             pe.AxialPositions(shape=(24, 25), features=F, join="add", tables=(0, 1, 0)),
             _learns(table_0=(24, F), table_1=(25, F)),
         ),
+        tiles=(
+            pe.TilePositions(arrangements=24, tiles=24, patches=24, features=F),
+            INEXACT | _learns(gate=(1,), table=(24, F), tiles=(24, 24, 24, F)),
+        ),
         fourier=(pe.FourierFeatures(features=F, stddev=0.5), {"step": 2.0**-11} | _learns(frequencies=(2, F // 2))),
         sinusoidal_float32=(pe.Sinusoidal(features=F, phase="float32"), ROUNDS),
     ),

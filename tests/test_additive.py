@@ -88,6 +88,49 @@ def test_hashed_characters():
     assert np.isnan(jax.jit(pe.embed_hashed)(tables, jnp.array([-1]))).all()
 
 
+def test_tiles():
+    scheme = pe.TilePositions(arrangements=2, tiles=3, patches=4, features=5)
+    params = {name: RNG.normal(size=x.shape).astype(np.float32) for name, x in scheme.inits().items()}
+    at = np.array([[1, 2, 3], [0, 1, 2], [1, 3, 0]], np.int32)
+    gate = np.tanh(np.float64(params["gate"][0]))
+    ours = jax.jit(lambda at: scheme.bind(params)(at))(at)
+    for row, (arrangement, tile, patch) in zip(ours[:2], at[:2], strict=True):
+        expected = (1 - gate) * params["table"][patch] + gate * params["tiles"][arrangement, tile, patch]
+        np.testing.assert_allclose(row, expected, rtol=0, atol=5e-7)
+    assert np.isnan(ours[2]).all()
+
+
+def convolved(x, kernel, bias, stride=1):
+    """In float64, one product at a time."""
+    sizes, groups = kernel.shape[:-2], x.shape[-1] // kernel.shape[-2]
+    padded = np.pad(np.float64(x), [(0, 0), *((size // 2, size // 2) for size in sizes), (0, 0)])
+    shape = [(n + 2 * (k // 2) - k) // stride + 1 - (k % 2 == 0) for n, k in zip(x.shape[1:-1], sizes, strict=True)]
+    out = np.zeros((len(x), *shape, x.shape[-1]))
+    per = kernel.shape[-2]
+    for index in np.ndindex(*shape):
+        window = padded[(slice(None), *(slice(stride * i, stride * i + k) for i, k in zip(index, sizes, strict=True)))]
+        for channel in range(x.shape[-1]):
+            group = channel // (x.shape[-1] // groups)
+            own = window[..., group * per : (group + 1) * per] * kernel[..., channel]
+            out[(slice(None), *index, channel)] = own.reshape(len(x), -1).sum(1) + bias[channel]
+    return out
+
+
+def test_convolutions():
+    bias = RNG.normal(size=4).astype(np.float32)
+    for sizes, kernel, stride in (((7,), (4, 2), 1), ((7,), (3, 4), 1), ((9,), (4, 1), 2), ((4, 5), (3, 3, 1), 1)):
+        x, kernel = RNG.normal(size=(2, *sizes, 4)), RNG.normal(size=(*kernel, 4))
+        x, kernel = x.astype(np.float32), kernel.astype(np.float32)
+        ours = pe.conv_positions(x, kernel, bias=bias, stride=stride, activation=None)
+        np.testing.assert_allclose(ours, convolved(x, kernel, bias, stride), rtol=0, atol=5e-6)
+    normal = pe.conv_positions(x, kernel, bias=bias, normalize=True, activation=None)
+    np.testing.assert_allclose(normal.mean(-1), 0, atol=1e-6)
+    np.testing.assert_allclose((normal**2).mean(-1), 1, rtol=1e-3)
+    active = pe.conv_positions(x, kernel, bias=bias, normalize=True)
+    np.testing.assert_allclose(active, normal * 0.5 * (1 + jax.lax.erf(normal / np.sqrt(2))), atol=1e-6)
+    assert pe.conv_positions(jnp.asarray(x, jnp.bfloat16), kernel).dtype == jnp.float32
+
+
 def test_coordinates_of_masks():
     mask = np.zeros((2, 3, 4), bool)
     mask[0, :2, :3] = mask[1] = True

@@ -60,6 +60,8 @@ PUBLISHED |= {f"vision.{name}" for name in ("merged_grid", "windows", "patch_cen
 PUBLISHED |= {"vision.lengths", "vision.nearest_rows"}
 PUBLISHED |= {"positions.pose", "positions.randomized", "positions.zigzag"}
 PUBLISHED |= {
+    "conv_positions",
+    "weight_norm",
     "embed_hashed",
     "vision.mask_coordinates",
     "resize_matrix",

@@ -122,6 +122,11 @@ def test_every_refusal_has_a_row():
 # Every function that takes arrays, with arguments that are right. Options are closed over: only arrays are traced.
 GOOD = {
     "embed": (pe.embed, {"table": TABLE, "ids": IDS}),
+    "conv_positions": (
+        pe.conv_positions,
+        {"x": jnp.arange(20.0).reshape(1, 5, 4) / 20, "kernel": jnp.ones((3, 2, 4)), "bias": jnp.arange(4.0)},
+    ),
+    "weight_norm": (pe.weight_norm, {"direction": 1 + jnp.arange(24.0).reshape(3, 2, 4), "gain": jnp.arange(3.0)}),
     "embed_hashed": (pe.embed_hashed, {"tables": jnp.arange(24.0).reshape(2, 4, 3), "ids": IDS}),
     "logits": (functools.partial(pe.logits, scale=0.5), {"table": TABLE, "x": TABLE[:T]}),
     "rotate": (functools.partial(pe.rotate, layout="half"), {"x": QUERY, "cos": COS, "sin": SIN}),

@@ -145,6 +145,12 @@ FUNCTIONS = {  # name -> (function, *shapes of its arguments)
     "LearnedPositions": bound(LEARNED, ints(B, T)),
     "Sinusoidal": bound(pe.Sinusoidal(features=F), ints(B, T)),
     "AxialPositions": bound(pe.AxialPositions(shape=(4, 6), features=F, join="add"), ints(B, T, 2)),
+    "TilePositions": bound(pe.TilePositions(arrangements=3, tiles=4, patches=5, features=F), ints(B, T, 3)),
+    "conv_positions": (
+        lambda x, kernel, bias: pe.conv_positions(x, kernel, bias=bias, stride=2),
+        *(floats(B, T, F), floats(4, F // 2, F), floats(F)),
+    ),
+    "weight_norm": (pe.weight_norm, floats(4, F // 2, F), floats(4)),
     "FourierFeatures": bound(pe.FourierFeatures(features=F), floats(B, T, 2)),
     "Sinusoidal, axes": bound(pe.Sinusoidal(features=F, axes=2, fractional=True, scale=6.0), floats(B, T, 2)),
     "Sinusoidal, float32": bound(pe.Sinusoidal(features=F, phase="float32"), ints(T)),

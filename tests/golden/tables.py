@@ -114,7 +114,9 @@ def check_buckets(case):
     for real in mask:
         height, width = int(real[:, 0].sum()), int(real[0].sum())
         rows = np.zeros(real.shape, np.int32)
-        rows[:height, :width] = np.asarray(pe.vision.nearest_rows((height, width), side=side)).reshape(height, width)
+        rows[:height, :width] = np.asarray(pe.vision.nearest_rows((height, width), side=side, reciprocal=True)).reshape(
+            height, width
+        )
         expected.append(rows.reshape(-1))
     scheme = pe.LearnedPositions(length=side * side, features=table.shape[1])
     ours = scheme.bind({"table": jnp.asarray(table)})(np.stack(expected))

@@ -8,6 +8,7 @@ which `FEW` covers. Arrays of float64 have neither error, and are held to 1e-6 a
 
 import added
 import content
+import convolutions
 import distances
 import grids
 import rotary
@@ -43,6 +44,7 @@ OF_MECHANISM = {
     "sin_2d_detr": sinusoids.check_masked,
     "sin_coords": sinusoids.check_coordinates,
     "sin_fourier": sinusoids.check_fourier,
+    "conv_pos": convolutions.check,
     "abs_axial": tables.check_axial,
     "abs_bucket2d": tables.check_buckets,
     "abs_interp2d": tables.check_resized,
