@@ -189,7 +189,7 @@ def nearest_rows(shape: Shape, *, side: int, reciprocal: bool = False) -> jax.Ar
     Args:
         shape: static (height, width) in patches.
         side: of the table.
-        reciprocal: `i (1 / size)`, as in Idefics2, Idefics3, SmolVLM and Phi-4, rather than `i / size`, as in MiniCPM-V:
+        reciprocal: `i (1 / size)`, as in Idefics2, Idefics3, SmolVLM and Phi-4, not `i / size`, as in MiniCPM-V:
             where an edge is hit, float32 rounds one of them to the row before.
 
     Returns:

@@ -9,7 +9,7 @@ import posembed_jax as pe
 
 
 def check(case):
-    """One layer with the kernel of weight_norm, or several with layer norms; SEW's channels come first, with a stride."""
+    """One layer with the kernel of weight_norm, or several with layer norm; SEW's channels are first, with a stride."""
     x, stride, channels_first = case["in.x"], 1, False
     if "par.conv.bias" in case.arrays:
         layers = [("par.conv.", False)]
