@@ -6,12 +6,13 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
 from posembed_jax.contracts import Additive
 from posembed_jax.hf.entries import entries
+from posembed_jax.hf.facts import facts
 from posembed_jax.hf.layers import keys_of_layers, layer_types_of
+from posembed_jax.hf.multimodal import numbering
 from posembed_jax.hf.places import placed
 from posembed_jax.hf.rope_parameters import only_read, rope_parameters
 from posembed_jax.hf.rotations import rotation, without_dict, without_parameters
@@ -23,8 +24,6 @@ from posembed_jax.schemes.temperature import SteppedTemperature
 
 Values = Mapping[str, Any]
 Rotations = dict[str, RoPE | RoPEMixed | None]
-ROTARY = "rotary_types.json"
-OTHERS = "position_types.json"
 SIZES = ("hidden_size", "num_attention_heads", "num_hidden_layers")
 WIDTHS = ("num_attention_heads", "num_heads", "head_dim", "memory_attention_hidden_size")  # of a model that attends
 
@@ -43,7 +42,9 @@ class Positions:
         softmax_scale: by which the logits q . k are multiplied; None where the model's is not a number of its file.
         temperature: of the queries, for `attend` and the attention layers, or None; of all layers (Ministral 3, Mistral
             4), or of those that do not rotate (Llama 4).
-        position_ids: how positions are made: "tokens", "multimodal", "grid", "grid_from_1", "centers" or "times".
+        position_ids: how positions are made: "tokens", "multimodal" (by mrope.positions), "xdrope" (by
+            mrope.xdrope_positions), "canvas", "grid", "grid_from_1", "centers" or "times".
+        numbering: settings of that function of mrope; None where the file is not of a model of several modalities.
         towers: the parts of a composite by their names in the file, such as "text_config".
         config: the values that all this was read from, with the rotary dict complete; not compared.
 
@@ -72,6 +73,7 @@ class Positions:
     softmax_scale: float | None = None
     temperature: SteppedTemperature | None = None
     position_ids: str = "tokens"
+    numbering: dict[str, Any] | None = None
     towers: dict[str, Positions] = dataclasses.field(default_factory=dict)
     config: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
@@ -85,16 +87,6 @@ class Positions:
                 "take it from rotations[layer type], or from a tower."
             )
         return found[0]
-
-
-def facts() -> dict[str, Any]:
-    """What is known of transformers' model types: `tests/golden/make_types.py` and `make_positions.py` write it.
-
-    `types` and `composites` are of rotation, `others` of all other positions.
-    """
-    folder = resources.files("posembed_jax.hf")
-    rotary, others = (json.loads(folder.joinpath(name).read_text()) for name in (ROTARY, OTHERS))
-    return {**rotary, "others": others}
 
 
 def from_config(config: Values | str | os.PathLike[str], *, follow_upstream_bugs: bool = False) -> Positions:
@@ -149,7 +141,8 @@ def _positions(config: Values, known: Values, follow: bool) -> Positions:
         )
         if places.instead_of_rotation:
             whole = dataclasses.replace(whole, rotations={}, layers=())
-    return dataclasses.replace(whole, towers=towers)
+    rule, settings = numbering(config, known) or (whole.position_ids, None)
+    return dataclasses.replace(whole, towers=towers, position_ids=rule, numbering=settings)
 
 
 def _is_known(name: Any, known: Values) -> bool:
@@ -201,7 +194,7 @@ POSITION_IDS = {
     "mrope": "multimodal",
     "mrope_float32": "multimodal",
     "mrope_per_layer": "multimodal",
-    "xdrope": "multimodal",
+    "xdrope": "xdrope",
     "recomposed": "grid",
     "recomposed_float32": "grid",
     "row_col_per_layer": "grid",

@@ -1,39 +1,76 @@
-"""How models of several modalities number their tokens: the settings of `posembed_jax.mrope.positions`."""
+"""How models of several modalities number their tokens: the settings of the functions of `posembed_jax.mrope`.
+
+Which rule a model type has was found out by running its own, and is in `rotary_types.json` under `numbering`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-FRAMES_ALONE = {"qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm46v", "glm_ocr"}
-FRAMES_ALONE |= {"cohere_compass", "cosmos3_edge"}
-FRAMES_TOGETHER = {"qwen2_vl", "paddleocr_vl", "qwen2_5_vl", "ernie4_5_vl_moe", "qwen2_5_omni", "qwen2_5_omni_thinker"}
+from posembed_jax.hf.facts import facts
+
+Values = Mapping[str, Any]
 
 
-def multimodal(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of `mrope.positions` with which a composite numbers its text, images and videos.
+def multimodal(config: Values) -> dict[str, Any]:
+    """The settings with which a model numbers its text, images and videos: `from_config(config).numbering`.
+
+    They are those of `mrope.positions`; HunyuanVL's, of `mrope.xdrope_positions`.
 
     config: the dict of a config.json.
 
     Raises:
-        ValueError: the model_type does not number its tokens by this rule.
+        ValueError: the model_type has no such numbers.
 
     >>> from posembed_jax import hf
     >>> hf.multimodal({"model_type": "qwen3_vl", "vision_config": {"spatial_merge_size": 2}})
-    {'merge': 2, 'split_frames': True}
+    {'split_frames': True, 'merge': 2}
 
     Source: https://arxiv.org/abs/2409.12191, section 2.1.
     """
-    name = config.get("model_type")
-    known = FRAMES_ALONE | FRAMES_TOGETHER
-    if name not in known:
-        raise ValueError(f"model_type is {name!r}; it needs to be one of {sorted(known)}.")
-    vision = config.get("vision_config") or {}
-    settings: dict[str, Any] = {"merge": vision.get("spatial_merge_size", 2), "split_frames": name in FRAMES_ALONE}
-    if "temporal_merge_size" in vision:
-        settings["time_merge"] = vision["temporal_merge_size"]
-    if name.startswith("qwen2_5_omni"):
-        settings |= {"tokens_per_second": config.get("position_id_per_seconds", 25), "after": "largest"}
-    elif name == "qwen2_5_vl":
-        settings["tokens_per_second"] = vision.get("tokens_per_second", 4)
-    return settings
+    known = facts()
+    found = numbering(config, known)
+    if found is None:
+        names = sorted(
+            name for name, of_type in known["composites"].items() if {"numbering", "numbering_part"} & {*of_type}
+        )
+        raise ValueError(f"model_type is {config.get('model_type')!r}; it needs to be one of {names}.")
+    return found[1]
+
+
+def numbering(config: Values, known: Values) -> tuple[str, dict[str, Any]] | None:
+    """The name of the rule and its settings; None for a model that has text alone.
+
+    known: what `facts` gives.
+    """
+    of_type = known["composites"].get(config.get("model_type")) or {}
+    if key := of_type.get("numbering_part"):
+        part = {**config, **(config.get(key) or {}), "model_type": of_type["sub_configs"][key]}
+        return numbering(part, known)
+    rule = of_type.get("numbering")
+    if rule is None:
+        return None
+    settings = dict(rule["settings"])
+    settings |= {name: _at(config, path, default) for name, (path, default) in rule["places"].items()}
+    if rule["position_ids"] == "xdrope":
+        settings["axes"] = len(_sections(config)) or 4
+    return rule["position_ids"], settings
+
+
+def _at(config: Values, path: str, default: Any) -> Any:
+    """What a configuration says under a path such as "vision_config.spatial_merge_size"."""
+    value: Any = config
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return default if value is None else value
+
+
+def _sections(config: Values) -> list[int]:
+    """HunyuanVL's, one for each axis."""
+    for part in (config.get("text_config") or {}, config):
+        parameters = part.get("rope_parameters") or part.get("rope_scaling") or {}
+        for key in ("mrope_section", "xdrope_section"):
+            if parameters.get(key):
+                return parameters[key]
+    return []

@@ -22,6 +22,8 @@ import pathlib
 import re
 import warnings
 
+from index_rules import index_rule
+
 CONFIG_KEYS = (
     "num_hidden_layers",
     "rope_local_base_freq",
@@ -904,6 +906,14 @@ def sub_types(config_class):
     return types
 
 
+def numbering(config_class):
+    """How it numbers several modalities, or the part of it that does."""
+    if rule := index_rule(config_class):
+        return {"numbering": rule}
+    parts = [name for name, part in config_class.sub_configs.items() if part is not config_class and index_rule(part)]
+    return {"numbering_part": parts[0]} if parts else {}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=pathlib.Path, nargs="?", help="file to write")
@@ -923,7 +933,7 @@ def main():
             parts.classes or parts.functions["forward"] or parts.functions["rotate"].keys() - parts.plain_rotations()
         )
         if getattr(config_class, "sub_configs", None):
-            composites[model_type] = {"sub_configs": sub_types(config_class)}
+            composites[model_type] = {"sub_configs": sub_types(config_class)} | numbering(config_class)
             error = config_facts(config_class)[1]
             if error:
                 composites[model_type]["config_error"] = error
