@@ -56,6 +56,12 @@ TYPED = good(mrope.positions, token_types=TYPES, image_grids=GRIDS, video_grids=
 
 TIMED = good(TYPED, tokens_per_second=2)
 
+SOUNDING = good(TYPED, sound=True)
+
+XDROPE = good(mrope.xdrope_positions, token_types=jnp.ones(6, jnp.int32), image_grids=jnp.array([[1, 4, 4]]), merge=2)
+
+DRAWN = good(mrope.drawn_positions, grids=jnp.array([[1, 2, 2]]), start=0, length=4)
+
 IMAGES_OF_ROWS = good(mrope.positions, token_types=jnp.minimum(TYPES, 1), merge=2)
 
 WINDOW = good(masks.window, query_positions=P, key_positions=Q)
@@ -209,6 +215,23 @@ ROWS = [
     (TYPED, "merge", 0, ValueError, INT),
     (TYPED, "time_merge", 1.5, ValueError, INT),
     (TYPED, "split_frames", 1, ValueError, FLAG),
+    (TYPED, "seconds_first", 1, ValueError, FLAG),
+    (TYPED, "sound", 1, ValueError, FLAG),
+    (TYPED, "fractional", 1, ValueError, FLAG),
+    (TYPED, "paired_marks", 1, ValueError, FLAG),
+    (TYPED, "paired_marks", True, ValueError, "; it needs sound=True, whose marks it is of: pass both or neither"),
+    (SOUNDING, "split_frames", True, ValueError, "sound is True; it needs to be False with split_frames=True", ""),
+    (XDROPE, "merge", 0, ValueError, INT),
+    (XDROPE, "axes", 2, ValueError, "at least 3"),
+    (XDROPE, "token_types", FLOATS, TypeError, "int32 token types [T] or [B, T]: 0 = text" + NARROW),
+    (XDROPE, "token_types", TYPES[None], AssertionError, "int32 token types [T] or [B, T]: 0 = text"),
+    (XDROPE, "token_types", jnp.ones(7, jnp.int32), ValueError, "image_grids is of 8 image tokens ... of 7", ""),
+    (DRAWN, "grids", FLOATS, TypeError, "int32 (time, height, width) in tokens, [n, 3] or [B, n, 3]" + NARROW),
+    (DRAWN, "grids", P, AssertionError, "int32 (time, height, width) in tokens, [n, 3] or [B, n, 3]"),
+    (DRAWN, "grids", GRIDS[:, 1:], AssertionError, "int32 (time, height, width) in tokens, [n, 3] or [B, n, 3]"),
+    (DRAWN, "start", FLOATS, TypeError, "int32 []: where decoding begins" + NARROW),
+    (DRAWN, "start", P, AssertionError, "int32 []: where decoding begins"),
+    (DRAWN, "length", 0, ValueError, INT),
     (TYPED, "after", "max", ValueError, "; it needs to be one of 'side', 'largest'"),
     (TYPED, "segment_ids", FLOATS, TypeError, "of the shape of token_types, which is int32[2, 4]" + NARROW),
     (TYPED, "segment_ids", IDS, AssertionError, "of the shape of token_types, which is int32[2, 4]"),

@@ -50,6 +50,8 @@ PUBLISHED = {type(s).__name__ for s in SCHEMES} | {"alibi_slopes", "attend", "em
 PUBLISHED |= {
     "mrope.positions",
     "mrope.timestamps",
+    "mrope.xdrope_positions",
+    "mrope.drawn_positions",
     "hf.scaling",
     "hf.from_config",
     "hf.multimodal",

@@ -187,6 +187,18 @@ GOOD = {
             "segment_ids": jnp.ones_like(TYPES),
         },
     ),
+    "mrope.xdrope_positions": (
+        functools.partial(mrope.xdrope_positions, merge=2),
+        {
+            "token_types": jnp.ones((B, 3), jnp.int32),
+            "image_grids": jnp.array([[[1, 2, 4]], [[1, 2, 4]]]),
+            "segment_ids": jnp.ones((B, 3), jnp.int32),
+        },
+    ),
+    "mrope.drawn_positions": (
+        functools.partial(mrope.drawn_positions, length=4),
+        {"grids": jnp.array([[[1, 2, 2]]] * B), "start": jnp.zeros(B, jnp.int32)},
+    ),
     "mrope.timestamps": (functools.partial(mrope.timestamps, seconds=0.5, count=8), {"times": jnp.ones((B, T))}),
     "vision.augmented": (functools.partial(vision.augmented, shift=0.5), {"centers": CENTERS, "draws": DRAWS}),
     "positions.unravel": (functools.partial(positions.unravel, shape=(2, 3)), {"numbers": P}),

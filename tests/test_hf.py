@@ -126,6 +126,24 @@ def test_the_heads_of_qwen2_vl_vision_share_embed_dim():
     assert hf.from_config({"model_type": "qwen2_vl_vision"}).softmax_scale == pytest.approx(80**-0.5, rel=1e-15)
 
 
+def test_numbering_is_found_wherever_the_file_has_it():
+    seen = {"spatial_merge_size": 3}
+    for config in (
+        {"model_type": "qwen2_5_omni", "thinker_config": {"vision_config": seen, "position_id_per_seconds": 7}},
+        {"model_type": "qwen2_5_omni_thinker", "vision_config": seen, "position_id_per_seconds": 7},
+    ):
+        found = hf.from_config(config)
+        assert found.numbering == hf.multimodal(config)
+        assert (found.position_ids, found.numbering["merge"], found.numbering["tokens_per_second"]) == (
+            "multimodal",
+            3,
+            7,
+        )
+    sections = {"rope_parameters": {"rope_type": "default", "xdrope_section": [16, 16, 32]}}
+    assert hf.multimodal({"model_type": "hunyuan_vl", "text_config": sections}) == {"merge": 2, "axes": 3}
+    assert hf.from_config({"model_type": "llama"}).numbering is None
+
+
 MINISTRAL = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 64}
 
 

@@ -44,7 +44,8 @@ def numbering(config: Values, known: Values) -> tuple[str, dict[str, Any]] | Non
 
     known: what `facts` gives.
     """
-    of_type = known["composites"].get(config.get("model_type")) or {}
+    name = config.get("model_type")
+    of_type = known["composites"].get(name) or known["types"].get(name) or {}
     if key := of_type.get("numbering_part"):
         part = {**config, **(config.get(key) or {}), "model_type": of_type["sub_configs"][key]}
         return numbering(part, known)

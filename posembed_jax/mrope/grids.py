@@ -141,9 +141,10 @@ def places_in_row(chosen: jax.Array, sounds: jax.Array | None, grids: Grids, rul
     inside, first = chosen & known, (in_frame if grids.split else in_grid) == 0
     extent, beyond = jnp.maximum(height, width), None
     if rule.after == "largest":
-        whole = jnp.floor(last).astype(jnp.int32) + 1
+        whole = last.astype(jnp.int32) + 1
         if rule.fractional:
-            beyond = jnp.where(whole >= extent, last.astype(jnp.float32) - jnp.floor(last), 0)
+            rest = last.astype(jnp.float32) - last.astype(jnp.int32).astype(jnp.float32)
+            beyond = jnp.where(whole >= extent, rest, 0)
         extent = jnp.maximum(extent, whole)
     place = Place(inside, first, extent, beyond, at, None)
     return place if sounds is None else with_sounds(place, sounds & known, owner, in_grid, counts)

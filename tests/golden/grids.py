@@ -128,16 +128,61 @@ def check_keypoints(case):
 
 def check_index(case):
     """In the flat list of the whole batch, which is transformers' form. Padding is where transformers puts it."""
-    settings = hf.multimodal({**case.config, "model_type": case.model})
-    real = case["in.attention_mask"]
-    ours, following = pe.mrope.positions(
-        case["in.mm_token_type_ids"],
-        image_grids=case.arrays.get("in.image_grid_thw"),
-        video_grids=case.arrays.get("in.video_grid_thw"),
-        seconds_per_grid=case.arrays.get("in.second_per_grid_ts"),
-        segment_ids=real,
-        **settings,
-    )
+    config = {**case.config, "model_type": case.model}
+    settings, real, types = hf.multimodal(config), case["in.attention_mask"], token_types(case)
+    images, videos = (case.arrays.get(f"in.{kind}_grid_thw") for kind in ("image", "video"))
     theirs = np.moveaxis(case["out.position_ids"], 0, -1)
-    check_equal(np.asarray(ours)[real > 0], theirs[real > 0])
-    check_equal(following - real.sum(axis=-1), case["out.rope_deltas"][:, 0])
+    if "axes" in settings:
+        ours, following = pe.mrope.xdrope_positions(types, image_grids=images, segment_ids=real, **settings)
+    elif "in.images_per_sample" in case.arrays:
+        return check_drawing(case, settings)
+    else:
+        if not case.arrays.get("in.use_audio_in_video", True):
+            settings = settings | {"sound": False, "paired_marks": False}
+        seconds = [case[name] for name in ("in.second_per_grid_ts", "in.second_per_grids") if name in case.arrays]
+        ours, following = pe.mrope.positions(
+            types,
+            image_grids=images,
+            video_grids=videos,
+            seconds_per_grid=seconds[0] if seconds and "tokens_per_second" in settings else None,
+            segment_ids=real,
+            **settings,
+        )
+    check_numbers(ours[real > 0], theirs[real > 0])
+    check_numbers(np.asarray(following) - real.sum(axis=-1), case["out.rope_deltas"][:, 0])
+
+
+def check_numbers(ours, theirs):
+    """Of float32, each sum is rounded once more than ours, which are of whole numbers and rests."""
+    if theirs.dtype.kind == "i":
+        return check_equal(ours, theirs)
+    check_close(np.asarray(ours), theirs, 8 * np.spacing(np.float32(np.max(np.abs(theirs), initial=1))))
+
+
+def token_types(case):
+    """As the case has them, or from its tokens: 1 = image, 2 = video, 3 = sound."""
+    if "in.mm_token_type_ids" in case.arrays:
+        return case["in.mm_token_type_ids"]
+    config = {**case.config, **(case.config.get("thinker_config") or {})}
+    ids, types = case["in.input_ids"], np.zeros_like(case["in.input_ids"])
+    if "image_start_token_id" in config and "in.images_per_sample" in case.arrays:
+        after = np.cumsum(ids == config["image_start_token_id"], axis=-1) - (ids == config["image_start_token_id"])
+        return np.where(after > np.cumsum(ids == config["image_end_token_id"], axis=-1), 1, 0).astype(np.int32)
+    for kind, name in ((1, "image"), (2, "video"), (3, "audio")):
+        types = np.where(ids == config.get(f"{name}_token_id", -1), kind, types)
+    return types
+
+
+def check_drawing(case, settings):
+    """GLM-Image: the first grids of a row are of its images, the others of those that it draws."""
+    real, types = case["in.attention_mask"], token_types(case)
+    ends = np.cumsum(case["in.images_per_sample"])
+    grids = np.split(case["in.image_grid_thw"], ends[:-1])
+    complete = np.sum(np.where(real > 0, case["in.input_ids"] == case.config["image_end_token_id"], False), axis=-1)
+    for row, (own, count) in enumerate(zip(grids, complete, strict=True)):
+        ours, following = pe.mrope.positions(types[row], image_grids=own[:count], segment_ids=real[row], **settings)
+        check_equal(
+            np.asarray(ours)[real[row] > 0], np.moveaxis(case["out.position_ids"][:, row], 0, -1)[real[row] > 0]
+        )
+        theirs = np.moveaxis(case["out.decode_position_ids"][row], 0, -1)
+        check_equal(pe.mrope.drawn_positions(own[count:], following, length=len(theirs)), theirs)

@@ -60,11 +60,12 @@ class Row:
     """The tokens of one sequence, part by part; what stands around a part is what the model's processor puts there."""
 
     def __init__(self, found, config):
-        self.takes, self.config, self.merge = takes(found), config, merge_of(config)
+        self.takes, self.config = takes(found), config
         self.ids, self.types = [], []
         self.image_grids, self.video_grids, self.seconds, self.sounds = [], [], [], []
         self.omni = "audio_seqlens" in self.takes
         self.drawing = "images_per_sample" in self.takes
+        self.merge = 1 if self.drawing else merge_of(config)
 
     def put(self, ids, kind=0):
         self.ids += ids

@@ -900,7 +900,7 @@ def sub_types(config_class):
     except Exception:
         config = None
     types = {}
-    for name, part in config_class.sub_configs.items():
+    for name, part in getattr(config_class, "sub_configs", {}).items():
         built = getattr(getattr(config, name, None), "model_type", None)
         types[name] = built or getattr(part, "model_type", None) or None
     return types
@@ -910,7 +910,11 @@ def numbering(config_class):
     """How it numbers several modalities, or the part of it that does."""
     if rule := index_rule(config_class):
         return {"numbering": rule}
-    parts = [name for name, part in config_class.sub_configs.items() if part is not config_class and index_rule(part)]
+    parts = [
+        name
+        for name, part in getattr(config_class, "sub_configs", {}).items()
+        if part is not config_class and index_rule(part)
+    ]
     return {"numbering_part": parts[0]} if parts else {}
 
 
@@ -941,7 +945,7 @@ def main():
                 continue
             composites[model_type].update(type_facts(config_class, parts))
         elif applies:
-            leaves[model_type] = type_facts(config_class, parts)
+            leaves[model_type] = type_facts(config_class, parts) | numbering(config_class)
         else:
             continue
         for kind in KINDS:
