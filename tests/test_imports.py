@@ -38,12 +38,8 @@ ARROWS = {
     "contracts": ({"checks", "scheme"}, CORE),
     "lookup": ({"checks"}, CORE),
     "positions": ({"checks"}, CORE),
-<<<<<<< HEAD
-    "mrope": ({"checks"}, CORE),
-    "convolution": ({"checks"}, CORE),
-=======
     "mrope": ({"checks", "mrope"}, CORE),
->>>>>>> a530eeb (Golden cases of the numbers of eight more model types, chosen by configuration alone; refusals)
+    "convolution": ({"checks"}, CORE),
     "resize": ({"checks", "lookup"}, CORE),
     "vision": ({"checks", "resize"}, CORE),
     "masks": ({"checks", "contracts"}, CORE),
