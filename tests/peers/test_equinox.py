@@ -26,8 +26,7 @@ SUITE = Suite(
     ),
     notes=(
         "equinox takes the id -1 for the last row of the table; here it is an error.",
-        "equinox's tables of cosines in float16 are within 1% of the true ones where its test looks, at positions "
-        "below 16. Ours are float32 always.",
+        "equinox allows its tables in float16 an error of 1%, at positions below 16. Ours are float32 always.",
     ),
 )
 

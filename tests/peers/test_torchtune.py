@@ -53,6 +53,18 @@ SUITE = Suite(
             },
         ),
         File(
+            path="tests/torchtune/modules/_export/test_export_position_embeddings.py",
+            here=(),
+            absent={
+                TILES: (
+                    *(f"test_tile_positional_embedding_{name}" for name in ("smoke", "export", "aoti")),
+                    *(f"test_tiled_token_positional_embedding_{name}" for name in ("smoke", "export", "aoti")),
+                    "test_replace_tile_positional_embedding",
+                    "test_replace_tiled_token_positional_embedding",
+                )
+            },
+        ),
+        File(
             path="tests/torchtune/models/phi3/test_phi3_position_embeddings.py",
             here=(),
             absent={RANDOM: ("test_forward",)},
