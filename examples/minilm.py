@@ -34,12 +34,14 @@ def folder():
 
 
 def load(path):
-    """config, token and position schemes' arrays, and the rest of the network by the names in the file."""
-    config = json.loads((path / "config.json").read_text())
+    """The position scheme, ours; the arrays, ours by our names and the rest of the network's by theirs; the sizes."""
+    config, found = json.loads((path / "config.json").read_text()), hf.load(path)
     layers = [LAYER.format(i) + name for i in range(config["num_hidden_layers"]) for name in LINEARS + NORMS]
     names = [f"{name}.{kind}" for name in ["embeddings.LayerNorm", *layers] for kind in ("weight", "bias")]
-    names += [f"embeddings.{name}_embeddings.weight" for name in ("word", "token_type", "position")]
-    return config, hf.read(path, {name: name for name in names})
+    names.append("embeddings.token_type_embeddings.weight")
+    weights = {"tokens": found.tokens, "positions": found.additive[""], **hf.read(path, {name: name for name in names})}
+    sizes = {"heads": config["num_attention_heads"], "layers": config["num_hidden_layers"]}
+    return found.positions.additive[""], weights, sizes
 
 
 def linear(weights, name, x):
@@ -51,15 +53,12 @@ def norm(weights, name, x):
     return x * weights[name + ".weight"] + weights[name + ".bias"]
 
 
-@functools.partial(jax.jit, static_argnames=("heads", "layers", "with_positions"))
-def encode(weights, ids, segment_ids, *, heads, layers, with_positions):
+@functools.partial(jax.jit, static_argnames=("scheme", "heads", "layers"))
+def encode(weights, ids, segment_ids, *, scheme, heads, layers):
     """ids, segment_ids int32 `[B, T]`, 0 is padding -> embeddings `[B, F]` of length 1."""
-    table = weights["embeddings.position_embeddings.weight"]
-    x = pe.embed(weights["embeddings.word_embeddings.weight"], ids)
-    x = x + weights["embeddings.token_type_embeddings.weight"][0]
-    if with_positions:
-        scheme = pe.LearnedPositions(length=table.shape[0], features=table.shape[1])
-        x = x + scheme.bind({"table": table})(pe.positions.arange(ids.shape[1]))
+    x = pe.embed(weights["tokens"], ids) + weights["embeddings.token_type_embeddings.weight"][0]
+    if scheme is not None:
+        x = x + scheme.bind(weights["positions"])(pe.positions.arange(ids.shape[1]))
     x = norm(weights, "embeddings.LayerNorm", x)
     for layer in map(LAYER.format, range(layers)):
         q, k, v = (linear(weights, layer + name, x).reshape(*x.shape[:2], heads, -1) for name in LINEARS[:3])
@@ -79,19 +78,18 @@ def main(argv=None):
     options = parser.parse_args(argv)
 
     path = folder()
-    config, weights = load(path)
+    scheme, weights, sizes = load(path)
     tokenizer = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.enable_padding()
     tokens = tokenizer.encode_batch(options.sentences)
     ids, segment_ids = (np.array([getattr(t, n) for t in tokens], np.int32) for n in ("ids", "attention_mask"))
-    sizes = {"heads": config["num_attention_heads"], "layers": config["num_hidden_layers"]}
-    for name, with_positions in (("with", True), ("without", False)):
-        embeddings = encode(weights, ids, segment_ids, **sizes, with_positions=with_positions)
+    for name, used in (("with", scheme), ("without", None)):
+        embeddings = encode(weights, ids, segment_ids, scheme=used, **sizes)
         print(f"cosines {name} positions, of {' | '.join(options.sentences)}:")
         for row in np.asarray(embeddings @ embeddings.T):
             print(" ".join(f"{cosine:7.4f}" for cosine in row))
-        if options.embeddings and with_positions:
+        if options.embeddings and used:
             np.save(options.embeddings, embeddings)
 
 

@@ -18,9 +18,9 @@ TINY = {"steps": 12, "batch": 8, "length": 16, "layers": 1, "features": 16, "hea
 TINY = [f"--{name}={value}" for name, value in {**TINY, "text": EXAMPLES}.items()]
 
 
-def run(script, *arguments, devices=1):
+def run(script, *arguments, devices=1, flags=""):
     """Standard output of an example, in a process of its own."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={devices} {flags}"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "COLUMNS": "120"}
     command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
@@ -70,6 +70,32 @@ def test_minilm_knows_who_bites_whom_by_positions_alone(tmp_path):
     assert first @ second == pytest.approx(0.9722294, abs=1e-6)
     theirs = [0.0167904, 0.00789128, 0.05852318, 0.1031399, -0.01192653, -0.02476026, 0.04331025, -0.01981611]
     np.testing.assert_allclose(first[:8], theirs, atol=1e-6)
+
+
+def test_digits_reports(tmp_path):
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # compiles most of its time
+    out = run("digits.py", "--positions=rope", "--grids=8,12", "--steps=40", f"--output={tmp_path}", flags=quick)
+    found = results(tmp_path)["rope"]
+    assert list(found["accuracy"]) == list(found["counted"]) == ["8", "12"]
+    assert found["accuracy"]["8"] == found["counted"]["8"] > 0.2  # a tenth by chance
+    for row, scores in (("rope", found["accuracy"]), ("counted", found["counted"])):
+        row = re.search(rf"│ +{row} .*", out)[0]
+        assert [f"{100 * score:.1f} %" for score in scores.values()] == re.findall(r"[\d.]+ %", row)
+    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_digits_tell_positions_apart(tmp_path):
+    """The default run: what the README says of it."""
+    run("digits.py", f"--output={tmp_path}")
+    found = {name: list(result["accuracy"].values()) for name, result in results(tmp_path).items()}
+    counted = {name: list(r["counted"].values()) for name, r in results(tmp_path).items() if "counted" in r}
+    assert list(found) == ["none", "learned", "sinusoidal", "rope", "swin"] and list(counted) == ["sinusoidal", "rope"]
+    for name in ("learned", "sinusoidal", "rope"):
+        assert found[name][0] > found["none"][0] + 0.07
+        assert min(found[name][1:]) > found["none"][0]  # new grids cost less than positions bring
+    for name in counted:
+        assert min(found[name][1:]) > max(counted[name][1:]) + 0.2
 
 
 @pytest.fixture(scope="module")

@@ -73,3 +73,14 @@ def test_kernels_of_interleaved_pairs_become_halves(tmp_path):
     np.testing.assert_allclose(
         logits(halves.values(), "half"), logits((query, key), "interleaved"), rtol=1e-5, atol=1e-5
     )
+
+
+def test_axes_of_size_1_in_front(tmp_path):
+    """A table [1, T, F] of a vision transformer is [T, F], and a row [F] is a table [1, F]."""
+    save_file({"table": TABLE[None, None], "row": TABLE[0]}, tmp_path / "a.safetensors")
+    wanted = {"table": hf.Stored("table", shape=(7, 4)), "row": hf.Stored("row", shape=(1, None))}
+    found = hf.read(tmp_path, wanted)
+    np.testing.assert_array_equal(found["table"], TABLE)
+    np.testing.assert_array_equal(found["row"], TABLE[:1])
+    with pytest.raises(ValueError, match=r"table is F32\[1, 1, 7, 4\]; it needs to be floating \[28\]"):
+        hf.read(tmp_path, {"table": hf.Stored("table", shape=(28,))})

@@ -25,7 +25,7 @@ Turn = Callable[[Any], Any]
 Path = tuple[str, ...]  # towers, then "tokens", or "additive" or "biases", place and array
 
 NAMES = "parameter_names.json"
-POSITIONAL = re.compile(r"position|relative|rel_pos|pos_emb|pos_bias|\bwpe\b|rpb|attention_biases")
+POSITIONAL = re.compile(r"position|relative|rel_pos|pos_emb|pos_bias|\bwpe\b|rpb|attention_biases|time_embed")
 COMPUTED = re.compile(r"position_ids$|relative_position_index$|inv_freq$|relative_coords_table$|attention_bias_idxs$")
 
 

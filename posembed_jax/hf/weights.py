@@ -32,7 +32,7 @@ class Stored:
 
     Args:
         name: of the tensor, or its end: "embed_tokens.weight" is found as "model.embed_tokens.weight".
-        shape: in the file, but for axes of size 1 in front, which are dropped; None stands for any, and for any size.
+        shape: in the file, but for axes of size 1 in front; None stands for any, and for any size.
         then: what is done to it: `np.transpose` for a T5 table, `functools.partial(permute_layout, ...)` for the
             kernel of queries or keys.
 
@@ -161,12 +161,11 @@ def _tensor(name: str, one: Stored, file: Any) -> np.ndarray:
     """Checked before it is read."""
     part = file.get_slice(name)
     shape, kind = tuple(part.get_shape()), part.get_dtype()
-    front = 0 if one.shape is None else max(len(shape) - len(one.shape), 0)
-    inner = shape[front:]
-    fits = one.shape is None or (
-        len(inner) == len(one.shape) and all(b in (None, a) for a, b in zip(inner, one.shape, strict=True))
-    )
-    if not fits or set(shape[:front]) - {1} or kind not in FLOATS:
+    wanted = shape if one.shape is None else one.shape
+    more = len(shape) - len(wanted)
+    inner = shape[more:] if more > 0 else (1,) * -more + shape
+    fits = all(b in (None, a) for a, b in zip(inner, wanted, strict=True)) and set(shape[: max(more, 0)]) <= {1}
+    if not fits or kind not in FLOATS:
         needs = "" if one.shape is None else f" {list(one.shape)}"
         raise ValueError(f"{name} is {kind}{list(shape)}; it needs to be floating{needs}: is it of this model?")
     return file.get_tensor(name).reshape(inner)

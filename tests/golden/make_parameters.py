@@ -85,8 +85,9 @@ def pattern(names):
 
 
 def fits(shape, wanted):
-    front = len(shape) - len(wanted)
-    return front >= 0 and shape[front:] == wanted and set(shape[:front]) <= {1}
+    """But for axes of size 1 in front."""
+    more = len(shape) - len(wanted)
+    return (1,) * -more + shape == (1,) * more + wanted
 
 
 def names_of(model, positions, left, prefix=""):
@@ -140,7 +141,7 @@ def towers_of(model, config, positions, left, prefix=""):
             left.append(("no module", key))
             continue
         name, module = inside[0]
-        facts = names_of(module, tower, left, f"{prefix}{name}.") | {
+        facts = names_of(module, tower, [] if tower.towers else left, f"{prefix}{name}.") | {
             "towers": towers_of(module, part, tower, left, f"{prefix}{name}.")
         }
         found[key] = {key: value for key, value in facts.items() if value}
