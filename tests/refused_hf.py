@@ -36,6 +36,7 @@ ROWS = [
     # The models of transformers' files.
     (FILE, "config", 3, TypeError, "; it needs to be a dict or the path of a config.json"),
     (FILE, "config", {"model_type": "bart2"}, ValueError, "model_type is 'bart2'; it needs to be one of", ""),
+    (FILE, "config", {"model_type": "rag"}, ValueError, "has none: made of two models that its file names", ""),
     (
         FILE,
         "config",

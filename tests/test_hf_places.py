@@ -44,11 +44,26 @@ def test_one_thing_instead_of_another():
     slopes = falcon.biases[""].bind({}).arrays["slopes"]
     assert [float(x) for x in slopes] == [0.0625, 0.00390625, 0.25]
     assert hf.from_config({"model_type": "falcon"}).biases == {}
+    relative, rotary = (
+        hf.from_config({"model_type": "wav2vec2-bert", "position_embeddings_type": kind})
+        for kind in ("relative_key", "rotary")
+    )
+    assert relative.biases[""] == pe.ShawBias(heads=16, dim=64, left=64, right=8) and relative.rotations == {}
+    assert rotary.biases == {} and rotary.rotation.dim == 64
+    deberta = hf.from_config(
+        {"model_type": "deberta-v2", "relative_attention": True, "position_buckets": 256, "pos_att_type": "p2c|c2p"}
+    )
+    assert deberta.biases["attention"] == pe.DeBERTaBias(heads=24, dim=64, max_distance=512, buckets=256)
 
 
 def test_towers():
     clip = hf.from_config({"model_type": "clip", "text_config": {"hidden_size": 8}})
     assert clip.towers["text_config"].additive == {"": pe.LearnedPositions(length=77, features=8)}
+    vision = clip.towers["vision_config"]
+    assert vision.additive[""] == pe.LearnedPositions(length=50, features=768)
+    resize = {"method": "bicubic", "antialias": False, "align_corners": False}
+    assert vision.about == {"": {"prefix": 1, "shape": (7, 7), "resize": resize}}
+    assert hf.from_config({"model_type": "mamba"}) == hf.Positions(model_type="mamba")
 
 
 @pytest.mark.parametrize(

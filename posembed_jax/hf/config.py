@@ -119,6 +119,10 @@ def _positions(config: Values, known: Values, follow: bool) -> Positions:
     name = str(config.get("model_type"))
     others = known["others"]
     found = known["types"].get(name) or known["composites"].get(name) or others["composites"].get(name) or {}
+    if name in others["no_scheme"]:
+        raise ValueError(
+            f"model_type is {name!r}, of whose positions this library has none: {others['no_scheme'][name]}."
+        )
     if not _is_known(name, known):
         raise ValueError(f"model_type is {name!r}; it needs to be one of transformers', such as 'llama' or 'bert'.")
     parts = found.get("sub_configs", {})
@@ -147,7 +151,8 @@ def _positions(config: Values, known: Values, follow: bool) -> Positions:
 
 def _is_known(name: Any, known: Values) -> bool:
     others = known["others"]
-    return any(name in names for names in (known["types"], known["composites"], *others.values()) if name)
+    found = (known["types"], known["composites"], others["types"], others["composites"], others["without"])
+    return any(name in names for names in found)
 
 
 def _part(config: Values, key: str, kind: str | None, parts: Values, known: Values) -> Values | None:

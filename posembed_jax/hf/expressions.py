@@ -21,6 +21,7 @@ OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Lt: operator.lt,
     ast.Gt: operator.gt,
     ast.In: lambda value, values: value in values,
+    ast.NotIn: lambda value, values: value not in values,
     ast.Not: operator.not_,
     ast.USub: operator.neg,
 }
@@ -76,7 +77,8 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
         case ast.Constant():
             return node.value
         case ast.Name():
-            return names[node.id]
+            found = names[node.id]
+            return tuple(found) if isinstance(found, list) else found
         case ast.Tuple() | ast.List():
             return tuple(_value(part, names) for part in node.elts)
         case ast.Subscript(slice=ast.Slice(upper=ast.expr() as end)):

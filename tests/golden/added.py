@@ -33,7 +33,7 @@ class Sinusoids:
     def __init__(self, case):
         found = facts.places(case, pe.Sinusoidal)
         found = [one for one in found if one.scheme.fractional == ("in.t" in case.arrays)]
-        found = [one for one in found if ("learned_scale" in one.about) == ("par.alpha" in case.arrays)]
+        found = [one for one in found if one.scheme.learned_amplitude == ("par.alpha" in case.arrays)]
         self.scheme, self.about = (found[0].scheme, found[0].about) if found else (rotary_table(case), {})
         for one in found:
             alike = all(getattr(one.scheme, name) == getattr(self.scheme, name) for name in SETTINGS)
@@ -48,9 +48,11 @@ class Sinusoids:
 
     def check(self, positions, theirs, weights=1.0):
         positions, features = np.asarray(positions), theirs.shape[-1]
-        angle = np.abs(positions[..., None]) * self.frequencies(features)
+        angle = np.abs(positions[..., None]) * self.frequencies(features) * self.scheme.scale
         for phase in ("exact", "float32"):
-            scheme = dataclasses.replace(self.scheme, features=features, phase=phase, fractional=True)
+            scheme = dataclasses.replace(
+                self.scheme, features=features, phase=phase, fractional=True, learned_amplitude=False
+            )
             in_float64 = self.about.get("made_in") == "float64"
             wrong = (ANGLE if phase == "float32" else 0.0) if in_float64 else EXPONENTIAL
             check_close(call(scheme.bind({}), positions) * weights, theirs, wrong * angle + FEW)
@@ -71,7 +73,7 @@ def check_sinusoid(case):
     if "in.input_ids" in case.arrays:
         return check_padded(case, sinusoids)
     if "in.t" in case.arrays:  # diffusion times are positions: float32, in some models counted in thousandths
-        return sinusoids.check(case["in.t"] * np.float32(sinusoids.about.get("scale", 1)), case["out.out"])
+        return sinusoids.check(case["in.t"], case["out.out"])
     if "in.x" in case.arrays:
         return check_scaled(case, sinusoids)
     for name, groups, theirs in case.outputs(r"[a-z]+\d*(?:_past(\d+))?(?:_\d+x\d+|_\d+x\d+)?"):
@@ -113,7 +115,8 @@ def check_scaled(case, sinusoids):
     sinusoids.check_table(case["out.pe"])
     x = case["in.x"]
     scheme = dataclasses.replace(sinusoids.scheme, features=x.shape[-1])
-    ours = x + case["par.alpha"] * call(scheme.bind({}), pe.positions.arange(x.shape[1]))[None]
+    amplitude = {"amplitude": jnp.asarray(case["par.alpha"]).reshape(1)}
+    ours = x + call(scheme.bind(amplitude), pe.positions.arange(x.shape[1]))[None]
     check_close(ours, case["out.out"], EXPONENTIAL * x.shape[1] + FEW * np.max(np.abs(x)))
 
 

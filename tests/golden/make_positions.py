@@ -24,7 +24,7 @@ import re
 import textwrap
 import warnings
 
-from position_rows import ELSEWHERE, ROWS, WITHOUT
+from position_rows import CODE_OF, NO_SCHEME, ROWS, WITHOUT
 
 from posembed_jax.hf.expressions import evaluate, names_in
 
@@ -171,7 +171,26 @@ def shape_of(kind, settings):
         window = settings.get("window") or settings.get("shape")
         rows = math.prod(2 * size - 1 for size in window) + 3 * (kind == "beit")
         return rows * settings["heads"], {rows, settings["heads"]}
-    return None
+    if kind == "swin_v2":
+        rows = math.prod(2 * size - 1 for size in settings["window"])
+        return 2 * rows, {2}
+    if kind == "levit":
+        rows = math.prod(settings["shape"])
+        return rows * settings["heads"], {rows}
+    if kind == "decomposed":
+        rows = 2 * settings["shape"][0] - 1
+        return rows * settings["dim"], {rows, settings["dim"]}
+    if kind == "axial":
+        return settings["shape"][0] * settings["features"], {settings["features"]}
+    if kind in ("shaw", "shaw_values"):
+        rows = settings["left"] + 1 + settings["right"]
+        return rows * settings["dim"], {rows, settings["dim"]}
+    if kind == "clipped":
+        rows = settings["left"] + 1 + settings["right"]
+        return rows * settings["heads"], {rows, settings["heads"]}
+    if kind == "relative_logits":
+        return settings["extent"] * settings["features"], {settings["extent"], settings["features"]}
+    raise ValueError(kind)
 
 
 def shapes(row, names):
@@ -189,7 +208,7 @@ def names_of(config, row):
     }
 
 
-OPTIONAL = {"embedding_size"}  # read by `getattr(config, name, None)`
+OPTIONAL = {"embedding_size", "position_buckets", "max_relative_positions"}  # read by `getattr(config, name, None)`
 
 
 def plain(value):
@@ -286,8 +305,14 @@ def unread(config_class, modules):
     }
 
 
+def config_of(model_type):
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[model_type]
+
+
 def facts_of(model_type, config_class, rows):
-    modules, config = modeling(config_class), default(config_class)
+    modules, config = modeling(config_of(CODE_OF.get(model_type, model_type))), default(config_class)
     places, values = [], {}
     for row in rows:
         where, digest = check(model_type, row, config_class, modules)
@@ -346,9 +371,12 @@ def main():
         "composites": composites,
         "transformers_version": transformers.__version__,
         "types": types,
-        "without": WITHOUT,
-        "elsewhere": ELSEWHERE,
+        "no_scheme": NO_SCHEME,
+        "without": sorted(WITHOUT),
     }
+    rotary = json.loads((pathlib.Path(__file__).parents[2] / "posembed_jax/hf/rotary_types.json").read_text())
+    known = {*rotary["types"], *rotary["composites"], *composites, *ROWS, *NO_SCHEME, *WITHOUT}
+    print("not read yet:", sorted(set(CONFIG_MAPPING.keys()) - known))
     if arguments.output:
         arguments.output.write_text(json.dumps(result, sort_keys=True, indent=0, separators=(",", ":")) + "\n")
     print(f"{len(types)} types, {len(failed)} failed")

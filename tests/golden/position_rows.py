@@ -18,6 +18,7 @@ Keys of a row that are no settings:
     code      class or function of the model's module that does it; else the class that has the tensor
 """
 
+TAU = 6.283185307179586
 TEXT = "=max_position_embeddings"
 WIDTH = "=hidden_size"
 BICUBIC = {"method": "bicubic", "antialias": False, "align_corners": False}
@@ -220,7 +221,7 @@ ROWS |= {
     "qwen3_asr_encoder": [sinusoid("=d_model", "SinusoidsPositionEmbedding", **TENSOR2TENSOR)],
     "qwen3_omni_moe_audio_encoder": [sinusoid("=d_model", "SinusoidsPositionEmbedding", **TENSOR2TENSOR)],
     "qwen2_5_omni_dit": [
-        sinusoid(256, "SinusPositionEmbedding", **TENSOR2TENSOR, place="times", fractional=True, about={"scale": 1000})
+        sinusoid(256, "SinusPositionEmbedding", **TENSOR2TENSOR, place="times", fractional=True, scale=1000.0)
     ],
     "timesfm": [
         sinusoid(
@@ -520,7 +521,7 @@ ROWS["speecht5"] = [
     sinusoid(
         WIDTH, "SpeechT5SinusoidalPositionalEmbedding", **TENSOR2TENSOR, odd="zero", place="speech", about=PADDING
     ),
-    sinusoid(WIDTH, "SpeechT5ScaledPositionalEncoding", "interleaved", place="text", about={"learned_scale": True}),
+    sinusoid(WIDTH, "SpeechT5ScaledPositionalEncoding", "interleaved", place="text", learned_amplitude=True),
 ]
 ROWS["vibevoice_diffusion"] = [
     sinusoid(
@@ -549,5 +550,397 @@ for name in NUMPY_TABLES.split():
 for row in ROWS["fsmt"]:
     row["about"] = row["about"] | {"filled_by_model": True}
 
-WITHOUT = {}
-ELSEWHERE = {}
+# Pictures: windows, decomposed tables, and tables of rows and columns
+HEAD = "=hidden_size // num_attention_heads"
+
+
+def decomposed(windowed, size="image_size", window="window_size"):
+    """Tables of rows and of columns, as large as what a layer attends over."""
+    shape = f"patches({size}, patch_size)"
+    return {
+        "place": "layers",
+        "kind": "decomposed",
+        "each": "=range(num_hidden_layers)",
+        "heads": "=num_attention_heads",
+        "dim": HEAD,
+        "shape": f"=pair({window}) if {windowed} else {shape}" if windowed else f"={shape}",
+        "tensor": "rel_pos_h",
+    }
+
+
+SAMS = "got_ocr2_vision sam_vision_model sam_hq_vision_model slanext_vision pp_formulanet_vision"
+SMOOTH_SAMS = "deepseek_ocr2_sam_vision_model unlimited_ocr_sam_vision_model"
+for name in (*SAMS.split(), *SMOOTH_SAMS.split()):
+    ROWS[name] = [
+        grid("pos_embed", 0, SMOOTH_BICUBIC if name in SMOOTH_SAMS else None)
+        | {"place": "patches", "when": "=use_abs_pos"},
+        decomposed("i not in global_attn_indexes") | {"when": "=use_rel_pos"},
+    ]
+ROWS |= {
+    "seggpt": [
+        grid(PARAMETER, 1, BICUBIC, "=patches(pretrain_image_size, patch_size)", about={"prefix_unused": True})
+        | {"place": "patches"},
+        decomposed("") | {"when": "=use_relative_position_embeddings"},
+    ],
+    "swinv2": [
+        {
+            "place": "stages",
+            "kind": "swin_v2",
+            "each": "=num_heads",
+            "heads": "=each",
+            "window": "=pair(min(window_size, patches(image_size, patch_size)[0] // 2 ** i))",
+            "pretrained_window": "=pair(pretrained_window_sizes[i]) if pretrained_window_sizes[i] else None",
+            "tensor": "relative_coords_table",
+        },
+        grid(PARAMETER, 1, BICUBIC, features="=embed_dim") | {"place": "patches", "when": "=use_absolute_embeddings"},
+    ],
+    "swin2sr": [
+        {
+            "place": "stages",
+            "kind": "swin_v2",
+            "each": "=num_heads",
+            "heads": "=each",
+            "window": "=pair(min(window_size, patches(image_size, patch_size)[0]))",
+            "tensor": "relative_coords_table",
+        },
+        grid(PARAMETER, 1, features="=embed_dim") | {"place": "patches", "when": "=use_absolute_embeddings"},
+    ],
+    "levit": [
+        {
+            "place": "stages",
+            "kind": "levit",
+            "each": "=num_attention_heads",
+            "heads": "=each",
+            "shape": "=pair(ceil(image_size / 16 / 2 ** i))",
+            "tensor": "attention_biases",
+        },
+        {
+            "place": "between",
+            "kind": "levit",
+            "each": "=num_attention_heads[:len(num_attention_heads) - 1]",
+            "heads": "=hidden_sizes[i] // key_dim[i]",
+            "shape": "=pair(ceil(image_size / 16 / 2 ** i))",
+            "about": {"query_stride": 2},
+            "tensor": "attention_biases",
+        },
+    ],
+    "dinat": [
+        {
+            "place": "stages",
+            "kind": "swin",
+            "each": "=num_heads",
+            "heads": "=each",
+            "window": "=pair(kernel_size)",
+            "code": "NeighborhoodAttention",
+            "about": {"neighbours": "=kernel_size"},
+        }
+    ],
+    "vit_mae": [grid(PARAMETER, 1, BICUBIC, about={"kept_fixed": True})],
+    "aimv2_vision_model": [
+        grid(TABLE) | {"when": "=not is_native"},
+        sinusoid(WIDTH, "Aimv2VisionEmbeddings", axes=2, order=[1, 0], when="=is_native"),
+    ],
+    "videoprism_vision_model": [
+        grid(PARAMETER, 0, SMOOTH_BILINEAR, "=patches(image_size, tubelet_size[1])")
+        | {"place": "patches", "tensor": "spatial_embeddings.position_embeddings"},
+        learned("temporal_embeddings.position_embeddings", "=num_frames", place="frames")
+        | {"about": {"resize": SMOOTH_BILINEAR}},
+    ],
+    "sam2_hiera_det_model": [
+        learned("pos_embed", "=prod(window_positional_embedding_background_size)", place="patches")
+        | {"about": {"shape": "=window_positional_embedding_background_size", "resize": BICUBIC}},
+        learned("pos_embed_window", "=window_size_per_stage[0] ** 2", place="windows")
+        | {"about": {"shape": "=pair(window_size_per_stage[0])", "resize": {"method": "tile"}}},
+    ],
+    "mllama_vision_model": [
+        learned("gated_positional_embedding.embedding", "=1 + prod(patches(image_size, patch_size))", place="patches")
+        | {"about": {"prefix": 1, "shape": "=patches(image_size, patch_size)", "times": "1 - tanh(gate)"}},
+        *(
+            learned(f"{tensor}.weight", "=len(supported_aspect_ratios) + 1", place=place)
+            | {
+                "features": f"=max_num_tiles * {rows}hidden_size",
+                "about": {"times": "tanh(gate)", "of": "aspect_ratio_id"},
+            }
+            for tensor, place, rows in (
+                (
+                    "gated_positional_embedding.tile_embedding",
+                    "tiles",
+                    "(1 + prod(patches(image_size, patch_size))) * ",
+                ),
+                ("pre_tile_positional_embedding.embedding", "before", ""),
+                ("post_tile_positional_embedding.embedding", "behind", ""),
+            )
+        ),
+    ],
+    "gemma4_vision": [
+        {"place": "", "kind": "axial", "shape": "=pair(position_embedding_size)", "features": WIDTH, "join": "add"}
+        | {"code": "Gemma4VisionPatchEmbedder", "about": {"axes": ["x", "y"]}}
+    ],
+    "gemma4_unified_vision": [
+        {"place": "", "kind": "axial", "shape": "=pair(mm_posemb_size)", "features": "=mm_embed_dim", "join": "add"}
+        | {"code": "Gemma4UnifiedVisionEmbedder", "about": {"axes": ["x", "y"]}}
+    ],
+    "pix2struct_vision_model": [
+        {"place": "", "kind": "axial", "shape": "=pair(seq_len)", "features": WIDTH, "join": "add"}
+        | {"tensor": "row_embedder.weight", "about": {"axes": ["row", "column"]}}
+    ],
+    "kosmos_2_5_vision_model": [
+        {"place": "", "kind": "axial", "shape": "=pair(max_num_patches)", "features": WIDTH, "join": "add"}
+        | {"tensor": "row_embedder.weight", "about": {"axes": ["row", "column"]}}
+    ],
+    "florence_vision": [
+        {
+            "place": "patches",
+            "kind": "axial",
+            "shape": "=pair(max_position_embeddings)",
+            "features": "=embed_dim[len(embed_dim) - 1]",
+            "join": "concatenate",
+            "order": [1, 0],
+            "code": "Florence2VisionLearnedAbsolutePositionEmbedding2D",
+        },
+        sinusoid(
+            "=embed_dim[len(embed_dim) - 1]",
+            "Florence2VisionPositionalEmbeddingCosine1D",
+            "interleaved",
+            place="frames",
+        ),
+    ],
+    "reformer": [
+        {
+            "place": "",
+            "kind": "axial",
+            "shape": "=axial_pos_shape",
+            "features": "=sum(axial_pos_embds_dim)",
+            "channels": "=axial_pos_embds_dim",
+            "join": "concatenate",
+            "when": "=axial_pos_embds",
+            "code": "AxialPositionEmbeddings",
+        },
+        learned("embeddings.position_embeddings.embedding.weight", when="=not axial_pos_embds"),
+    ],
+}
+PROMPTS = (
+    "edgetam_prompt_encoder:EdgeTam edgetam_video_prompt_encoder:EdgeTamVideo sam2_prompt_encoder:Sam2 "
+    "sam2_video_prompt_encoder:Sam2Video sam3_tracker_prompt_encoder:Sam3Tracker "
+    "sam3_tracker_video_prompt_encoder:Sam3TrackerVideo"
+)
+for name in PROMPTS.split():
+    name, _, prefix = name.partition(":")
+    ROWS[name] = [
+        {"place": "points", "kind": "fourier", "features": WIDTH, "stddev": "=scale"}
+        | {"code": f"{prefix}PositionalEmbedding", "about": {"positions": "2 (x, y) / (width, height) - 1"}}
+    ]
+for name, prefix in (("sam_prompt_encoder", "Sam"), ("sam_hq_prompt_encoder", "SamHQ")):
+    ROWS[name] = [
+        {"place": "points", "kind": "fourier", "features": WIDTH, "stddev": "=hidden_size / 2"}
+        | {"code": f"{prefix}PositionalEmbedding", "about": {"positions": "2 (x, y) / (width, height) - 1"}}
+    ]
+for name, prefix in (("sam3", "Sam3"), ("sam3_lite_text", "Sam3LiteText")):
+    code = f"{prefix}SinePositionEmbedding"
+    ROWS[f"{name}_detr_decoder"] = [
+        sinusoid("=2 * hidden_size", code, "interleaved", place="boxes", axes=4, order=[1, 0, 2, 3], fractional=True)
+        | {"scale": TAU, "about": {"positions": "x, y, width, height between 0 and 1"}},
+        {"place": "attention", "kind": "box_rpb", "heads": "=num_attention_heads", "hidden": WIDTH}
+        | {"shape": "=(72, 72)", "code": f"{prefix}DetrDecoder"},
+    ]
+    ROWS[f"{name}_geometry_encoder"] = [
+        sinusoid(WIDTH, code, "interleaved", place="points", axes=2, order=[0, 1], fractional=True)
+        | {"scale": TAU, "about": {"positions": "x, y between 0 and 1"}}
+    ]
+
+
+# Content: Transformer-XL, Shaw, DeBERTa, and others
+def xl(place, heads, features=WIDTH, layout="interleaved", denominator="half", biases=True, dim=None, **rest):
+    return {
+        "place": place,
+        "kind": "transformer_xl",
+        "heads": heads,
+        "dim": dim or f"{features} // {heads[1:]}",
+        "features": features,
+        "layout": layout,
+        "denominator": denominator,
+        "biases": biases,
+        **rest,
+    }
+
+
+def shaw(heads, dim, left, right, kind="shaw", place="", **rest):
+    return {"place": place, "kind": kind, "heads": heads, "dim": dim, "left": left, "right": right, **rest}
+
+
+ROWS |= {
+    "parakeet_encoder": [xl("", "=num_attention_heads", code="ParakeetEncoderAttention")],
+    "nemotron_asr_streaming_encoder": [xl("", "=num_attention_heads", code="NemotronAsrStreamingEncoderAttention")],
+    "fastspeech2_conformer": [
+        xl(part, f"={part}_num_attention_heads", code="FastSpeech2ConformerAttention")
+        for part in ("encoder", "decoder")
+    ],
+    "xlnet": [
+        xl("", "=n_head", "=d_model", "sin_cos", dim="=d_head", code="XLNetRelativeAttention")
+        | {"max_distance": "=clamp_len if clamp_len > 0 else None", "about": {"both_directions": "=bi_data"}}
+    ],
+    "gemma3n_audio": [
+        xl("", "=conf_num_attention_heads", denominator="half_minus_1", layout="sin_cos", biases=False)
+        | {"code": "Gemma3nAudioRelativePositionEmbedding"}
+    ],
+    "gemma4_audio": [
+        xl("", "=num_attention_heads", denominator="half_minus_1", layout="sin_cos", biases=False)
+        | {"code": "Gemma4AudioRelPositionalEncoding"}
+    ],
+    "wav2vec2-conformer": [
+        xl("attention", "=num_attention_heads", code="Wav2Vec2ConformerSelfAttention")
+        | {"when": "=position_embeddings_type == 'relative'", "instead_of_rotation": True}
+    ],
+    "wav2vec2-bert": [
+        xl("", "=num_attention_heads", code="Wav2Vec2BertSelfAttention")
+        | {"when": "=position_embeddings_type == 'relative'", "instead_of_rotation": True},
+        shaw("=num_attention_heads", HEAD, "=left_max_position_embeddings", "=right_max_position_embeddings")
+        | {"tensor": "distance_embedding.weight", "when": "=position_embeddings_type == 'relative_key'"}
+        | {"instead_of_rotation": True},
+    ],
+    "vits": [
+        shaw(
+            "=num_attention_heads",
+            HEAD,
+            "=window_size",
+            "=window_size",
+            kind,
+            place,
+            outside="zero",
+            tensor=tensor,
+            when="=window_size",
+        )
+        for kind, place, tensor in (("shaw", "keys", "emb_rel_k"), ("shaw_values", "values", "emb_rel_v"))
+    ],
+    "granite_speech5_encoder": [
+        shaw("=num_attention_heads", "=head_dim", "=context_size", "=context_size")
+        | {"code": "GraniteSpeech5EncoderAttention", "about": {"reversed": True, "within": "=context_size"}}
+    ],
+    "phi4_multimodal_audio": [
+        {"place": "", "kind": "clipped", "heads": "=num_attention_heads", "symmetric": "=bias_symmetric"}
+        | {"left": "=bias_max_distance", "right": "=bias_max_distance - 1"}
+        | {"tensor": "relative_attention_bias_layer.bias_values.weight"}
+    ],
+    "cpmant": [
+        {"place": "", "kind": "t5", "heads": "=num_attention_heads", "buckets": "=position_bias_num_buckets"}
+        | {
+            "max_distance": "=position_bias_max_distance",
+            "bidirectional": True,
+            "code": "CpmAntSegmentPositionEmbedding",
+        }
+        | {"about": {"rows_between_segments": "=segment_types ** 2"}}
+    ],
+}
+for name in ("granite_speech_encoder", "granite_speech_plus_encoder"):
+    code = (
+        "GraniteSpeechConformerAttention" if name == "granite_speech_encoder" else "GraniteSpeechPlusConformerAttention"
+    )
+    ROWS[name] = [
+        shaw("=num_heads", "=dim_head", "=context_size", "=context_size")
+        | {"code": code, "about": {"reversed": True, "within": "=context_size"}}
+    ]
+ROWS["seamless_m4t"].append(
+    xl("speech_encoder", "=speech_encoder_attention_heads", code="SeamlessM4TConformerSelfAttention")
+    | {"when": "=position_embeddings_type == 'relative'"}
+)
+ROWS["seamless_m4t_v2"].append(
+    shaw(
+        "=speech_encoder_attention_heads",
+        "=hidden_size // speech_encoder_attention_heads",
+        "=left_max_position_embeddings",
+        "=right_max_position_embeddings",
+    )
+    | {
+        "place": "speech_encoder",
+        "tensor": "distance_embedding.weight",
+        "when": "=position_embeddings_type == 'relative_key'",
+    }
+)
+ROWS["speecht5"].append(
+    shaw(
+        "=encoder_attention_heads",
+        "=hidden_size // encoder_attention_heads",
+        "=encoder_max_relative_position - 1",
+        "=encoder_max_relative_position",
+    )
+    | {"place": "encoder", "tensor": "pe_k.weight", "about": {"reversed": True}}
+)
+for name in ("inkling_text", "inkling2_text"):
+    sliding = "layer_types[i] == 'hybrid_sliding'"
+    ROWS[name] = [
+        {"place": "layers", "kind": "relative_logits", "each": "=range(num_hidden_layers)"}
+        | {"heads": f"=swa_num_attention_heads if {sliding} else num_attention_heads", "features": "=d_rel"}
+        | {"extent": f"=sliding_window_size if {sliding} else rel_extent", "tensor": "rel_logits_proj.proj"}
+    ]
+
+
+def deberta(buckets):
+    return {
+        "place": "attention",
+        "kind": "deberta",
+        "heads": "=num_attention_heads",
+        "dim": HEAD,
+        "max_distance": "=max_relative_positions if max_relative_positions and max_relative_positions > 0"
+        " else max_position_embeddings",
+        "buckets": buckets,
+        "kinds": "=pos_att_type",
+        "when": "=relative_attention",
+    }
+
+
+ROWS["deberta"].append(deberta(None) | {"code": "DisentangledSelfAttention"})
+ROWS["deberta-v2"].append(
+    deberta("=position_buckets if position_buckets else None") | {"code": "DisentangledSelfAttention"}
+)
+ROWS["sew-d"] = [
+    deberta("=position_buckets if position_buckets else None") | {"code": "DisentangledSelfAttention"},
+]
+ROWS["patchtst"] = [
+    learned("position_enc", "=(max(context_length, patch_length) - patch_length) // patch_stride + 1 + use_cls_token")
+    | {"features": "=d_model"}
+]
+ROWS["patchtsmixer"] = [
+    learned("position_enc", "=(max(context_length, patch_length) - patch_length) // patch_stride + 1", "=d_model")
+    | {"when": "=use_positional_encoding"}
+]
+
+# Read by hand: these run another type's code, or their default configuration is no model
+ROWS["layoutxlm"] = ROWS["layoutlmv2"]
+ROWS["pp_chart2table_vision"] = ROWS["got_ocr2_vision"]
+CODE_OF = {"layoutxlm": "layoutlmv2", "pp_chart2table_vision": "got_ocr2_vision"}
+
+# Without a row: why
+NO_SCHEME = {
+    "funnel": "Transformer-XL's bias in a factorized form of its own, over pooled positions",
+    "perceiver": "positions come in with the inputs' preprocessor, which the configuration does not name",
+}
+NO_SCHEME |= {
+    name: "the only positions are those that a convolution over zero padding sees"
+    for name in ("cvt", "glpn", "pvt_v2", "segformer")
+}
+NO_SCHEME |= {
+    name: "a convolution over the tokens, which the model adds to them: not one of our schemes yet"
+    for name in ("data2vec-audio", "hubert", "sew", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
+}
+NO_SCHEME |= {
+    "gemma4_assistant": "transformers' own default configuration is refused by its class",
+    "nougat": "transformers' own default configuration fails; its parts are donut-swin and mbart",
+    "rag": "made of two models that its file names",
+}
+
+
+# No positions of their own: convolutional and recurrent networks, codecs, parts that are given what their model made
+NOTHING = """
+align_vision_model bit blip_2_qformer chameleon_vqgan convnext convnextv2 dac dinov3_convnext edgetam_mask_decoder
+edgetam_video_mask_decoder efficientnet emu3_vqgan encodec falcon_mamba fastspeech2_conformer_hifigan
+flava_image_codebook flava_multimodal_model focalnet gemma3n_vision gemma4_unified_audio glm5_next_text
+glm_image_vqmodel hgnet_v2 idefics2_perceiver idefics_perciever inkling_audio inkling_vision jamba janus_vqgan
+kimi_linear mamba mamba2 mobilenet_v1 mobilenet_v2 mobilevit mobilevitv2 molmo2_adapter moonshine_streaming_encoder
+moshi_depth muse_spark_audio nemotron_h poolformer pp_lcnet pp_lcnet_v3 pp_lcnet_v4 qwen2_5_omni_bigvgan regnet resnet
+rt_detr_resnet rwkv sam2_mask_decoder sam2_video_mask_decoder sam3_detr_encoder sam3_lite_text_detr_encoder
+sam3_lite_text_mask_decoder sam3_mask_decoder sam3_tracker_mask_decoder sam3_tracker_video_mask_decoder
+sam_hq_mask_decoder sam_mask_decoder sapiens2_head speecht5_hifigan superpoint swiftformer textnet timm_backbone
+timm_wrapper univnet uvdoc_backbone vibevoice_acoustic_tokenizer vibevoice_acoustic_tokenizer_decoder
+vibevoice_acoustic_tokenizer_encoder xlstm zamba
+"""
+WITHOUT = NOTHING.split()
