@@ -47,6 +47,8 @@ def check_axial(case):
 
 def check_axes(case):
     """Rows and columns: side by side in pictures (DETR), or added to patches that say where they are (Kosmos-2.5)."""
+    if "in.bbox" in case.arrays:
+        return check_boxes(case)
     tables = {f"table_{axis}": jnp.asarray(one(case, f"{name}.*weight")) for axis, name in enumerate(("row", "col"))}
     shape, features = tuple(len(table) for table in tables.values()), tables["table_0"].shape[1]
     if "in.flattened_patches" in case.arrays:
@@ -62,6 +64,41 @@ def check_axes(case):
     check_equal(np.broadcast_to(np.asarray(ours).reshape(1, *theirs.shape[1:]), theirs.shape), theirs)
 
 
+def check_boxes(case):
+    """LayoutLM: left and right read one table, top and bottom another, and height and width have their own."""
+    left, top, right, bottom = np.moveaxis(case["in.bbox"], -1, 0)
+    at = np.stack([left, top, right, bottom, bottom - top, right - left], axis=-1)
+    tables = [one(case, f"{name}_position_embeddings.weight") for name in "xyhw"]
+    scheme = pe.AxialPositions(
+        shape=tuple(map(len, tables)), features=tables[0].shape[1], join="add", tables=(0, 1, 0, 1, 2, 3)
+    )
+    x = np.float64(scheme.bind({f"table_{i}": jnp.asarray(table) for i, table in enumerate(tables)})(at))
+    ids = case["in.input_ids"]
+    x = x + one(case, "word_embeddings.weight")[ids] + one(case, "position_embeddings.weight")[: ids.shape[1]]
+    check_normed(case, x + one(case, "token_type_embeddings.weight")[0])
+
+
+def check_normed(case, x):
+    """LayerNorm in float64."""
+    x = x - x.mean(-1, keepdims=True)
+    x = x / np.sqrt((x * x).mean(-1, keepdims=True) + case.config.get("layer_norm_eps", 1e-12))
+    ours = x * one(case, "LayerNorm.weight") + one(case, "LayerNorm.bias")
+    check_close(ours, case["out.out"], 4 * FEW * max(1.0, np.max(np.abs(ours))))
+
+
+def check_tiles(case):
+    """Llama 3.2's vision: a table, and one for each arrangement of tiles, through a gate."""
+    x, ids = case["in.x"], case["in.aspect_ratio_ids"]
+    tiles, patches, features = x.shape[1:]
+    own = one(case, "tile_embedding.weight").reshape(-1, tiles, patches, features)
+    scheme = pe.TilePositions(arrangements=len(own), tiles=tiles, patches=patches, features=features)
+    names = {"gate": one(case, "gate"), "table": one(case, "embedding"), "tiles": own}
+    at = np.asarray(pe.positions.grid((tiles, patches)))
+    at = np.stack([np.concatenate([np.full((len(at), 1), i, np.int32), at], axis=-1) for i in ids])
+    ours = scheme.bind({name: jnp.asarray(array) for name, array in names.items()})(at)
+    check_close(x + np.float64(ours).reshape(x.shape), case["out.out"], 2 * FEW * (1 + np.max(np.abs(x))))
+
+
 def check_resized(case):
     """Tokens in front with their rows of the table, registers without, then patches with theirs."""
     table = one(case, "(?:position_embeddings?|position_embedding.weight)")
@@ -75,13 +112,15 @@ def check_resized(case):
         return check_native_resolution(case, table, bias)
     front = [one(case, "(?:cls_token|class_embedding)"), one(case, "distillation_token")]
     front = [token.reshape(-1, bias.size) for token in front if token is not None]
+    back = one(case, "detection_tokens")  # of YOLOS, whose rows are the last
+    back = np.zeros((0, bias.size)) if back is None else back.reshape(-1, bias.size)
     front, patch = np.concatenate([np.zeros((0, bias.size)), *front]), pair(case.config["patch_size"])
     grid = tuple(n // p for n, p in zip(case["in.pixel_values"].shape[-2:], patch, strict=True))
-    tokens = np.concatenate([front, np.broadcast_to(bias, (grid[0] * grid[1], bias.size))])
+    tokens = np.concatenate([front, np.broadcast_to(bias, (grid[0] * grid[1], bias.size)), back])
     if table is not None:
         old = tuple(n // p for n, p in zip(pair(case.config["image_size"]), patch, strict=True))
         table, how = jnp.asarray(table.reshape(-1, bias.size)), resizing(case)
-        tokens = tokens + pe.resize_table(table, old, grid, before=len(front), shrink=True, **how)
+        tokens = tokens + pe.resize_table(table, old, grid, before=len(front), after=len(back), shrink=True, **how)
     if (registers := one(case, "register_tokens")) is not None:
         tokens = np.concatenate([tokens[: len(front)], registers.reshape(-1, bias.size), tokens[len(front) :]])
     theirs, tolerance = case["out.out"][0], 10 * FEW * (1 + np.max(np.abs(tokens)))
@@ -125,17 +164,10 @@ def check_buckets(case):
 
 def check_hashed(case):
     """CANINE: each character has a row of each of several tables, by its hash; positions are a table like any other."""
-    names = sorted(name for name in case.arrays if name.startswith("par.HashBucket"))
-    tables, ids = jnp.stack([jnp.asarray(case[name]) for name in names]), case["in.input_ids"]
-    x = np.float64(pe.embed_hashed(tables, ids))
-    at = pe.positions.arange(ids.shape[1])
-    positions = one(case, "char_position_embeddings.weight")
+    count = sum(name.startswith("par.HashBucketCodepointEmbedder_") for name in case.arrays)
+    tables = [jnp.asarray(case[f"par.HashBucketCodepointEmbedder_{i}.weight"]) for i in range(count)]
+    ids, positions = case["in.input_ids"], one(case, "char_position_embeddings.weight")
     scheme = pe.LearnedPositions(length=len(positions), features=positions.shape[1])
-    x = (
-        x
-        + np.float64(scheme.bind({"table": jnp.asarray(positions)})(at))
-        + one(case, "token_type_embeddings.weight")[0]
-    )
-    x = x - x.mean(-1, keepdims=True)
-    x = x / np.sqrt((x * x).mean(-1, keepdims=True) + case.config.get("layer_norm_eps", 1e-12))
-    check_close(x * one(case, "LayerNorm.weight") + one(case, "LayerNorm.bias"), case["out.out"], 4 * FEW)
+    at = scheme.bind({"table": jnp.asarray(positions)})(pe.positions.arange(ids.shape[1]))
+    x = np.float64(pe.embed_hashed(jnp.stack(tables), ids)) + np.float64(at)
+    check_normed(case, x + one(case, "token_type_embeddings.weight")[0])

@@ -45,6 +45,7 @@ OF_MECHANISM = {
     "sin_coords": sinusoids.check_coordinates,
     "sin_fourier": sinusoids.check_fourier,
     "conv_pos": convolutions.check,
+    "abs_tiles": tables.check_tiles,
     "abs_axial": tables.check_axial,
     "abs_bucket2d": tables.check_buckets,
     "abs_interp2d": tables.check_resized,

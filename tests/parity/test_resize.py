@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import transformers
+from transformers.models.beit import modeling_beit
 
 import posembed_jax as pe
 
@@ -51,3 +53,17 @@ def test_samples(method, padding):
     coordinates = (at[0, 0].numpy()[:, ::-1] + 1) * np.array([4, 6], np.float32) / 2
     ours = pe.sample_table(table[0].permute(1, 2, 0).numpy(), coordinates, method=method, padding=padding)
     np.testing.assert_allclose(ours, out[0, :, 0].T, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("new", [(4, 4), (6, 3), (5, 7)], ids=str)
+def test_offsets_of_beit(new):
+    """BEiT's table for a window of another size, with the three entries of its class token."""
+    config = transformers.BeitConfig(hidden_size=6, num_attention_heads=3, image_size=16, patch_size=4)
+    module = modeling_beit.BeitRelativePositionBias(config)
+    torch.nn.init.normal_(module.relative_position_bias_table, generator=torch.Generator().manual_seed(0))
+    table = module.relative_position_bias_table.detach().numpy().T
+    resized = pe.resize_bias_table(table, (4, 4), new, method="bilinear", extra=3, shrink=True)
+    at = np.concatenate([np.full((1, 2), -1, np.int32), np.asarray(pe.positions.grid(new))])
+    ours = pe.BEiTBias(heads=3, shape=new).bind({"table": resized})(at, at)
+    theirs = module(new, dim_size=None)[0].detach().numpy()
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)
