@@ -58,7 +58,7 @@ ROWS = [
     ),
     (HASHED, "tables", FLAT, AssertionError, "; it needs to be a floating [H, V, F / H]"),
     (HASHED, "tables", GRID.astype(jnp.int32), AssertionError, "; it needs to be a floating [H, V, F / H]"),
-    (HASHED, "tables", jnp.ones((17, 2, 1)), ValueError, "; it needs at most 16 tables of at most 9629982 rows"),
+    (HASHED, "tables", jnp.ones((17, 2, 1)), ValueError, "; it needs at most 16 tables of at most 9629971 rows"),
     (HASHED, "ids", jnp.ones(3), TypeError, "; it needs to be int32 ids, such as code points"),
     (HASHED, "ids", jnp.array([3, -1]), ValueError, "ids has -1; it needs to be at least 0 everywhere", ""),
     (SINUSOIDAL, "axes", 0, ValueError, INT),

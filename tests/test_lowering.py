@@ -153,6 +153,7 @@ FUNCTIONS = {  # name -> (function, *shapes of its arguments)
     "LearnedPositions": bound(LEARNED, ints(B, T)),
     "Sinusoidal": bound(pe.Sinusoidal(features=F), ints(B, T)),
     "AxialPositions": bound(pe.AxialPositions(shape=(4, 6), features=F, join="add"), ints(B, T, 2)),
+    "cumulative_gates": (pe.cumulative_gates, floats(B, S, N)),
     "TilePositions": bound(pe.TilePositions(arrangements=3, tiles=4, patches=5, features=F), ints(B, T, 3)),
     "conv_positions": (
         lambda x, kernel, bias: pe.conv_positions(x, kernel, bias=bias, stride=2),
