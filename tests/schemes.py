@@ -284,12 +284,15 @@ TABLE = [
 
 
 def every(where: Any = lambda row: True, *, heavy: bool = False) -> pytest.MarkDecorator:
-    """Runs a test for each row of TABLE, as its argument `row`; where it is heavy, all but one of a kind are slow."""
+    """Runs a test for each row of TABLE, as its argument `row`; where it is heavy, all but one of a kind are slow.
+
+    A kind is a contract, with or without several axes, learned arrays and content of its own.
+    """
     return pytest.mark.parametrize("row", [_param(row, heavy=heavy) for row in TABLE if where(row)])
 
 
 def _kind(row: Row) -> Any:
-    return type(row.scheme), *row.learned, row.axes
+    return row.contract, row.axes, bool(row.learned), row.in_layers
 
 
 def _param(row: Row, *more: Any, heavy: bool) -> Any:

@@ -14,6 +14,7 @@ import grids
 import rotary
 import sinusoids
 import tables
+import windows
 from case import Case, Unsupported, array_names
 
 FORMS = {  # an array that only this form of a rotary case has; the others have tables at given positions
@@ -58,6 +59,8 @@ OF_MECHANISM = {
     "rel_shaw": content.check_shaw,
     "rel_xl": content.check_xl,
     "rel_deberta": content.check_deberta,
+    "bias_window": windows.check,
+    "bias_box_relation": windows.check_box_rpb,
     "bias_decomposed": content.check_decomposed,
     "bias_learned_logits": content.check_learned_logits,
 }
