@@ -48,6 +48,19 @@ def test_pick_and_collect_in_both_ways(size):
     np.testing.assert_array_equal(pull_back(scores)[0], want)
 
 
+@pytest.mark.parametrize("start", [0, 25, 140, 399])
+@pytest.mark.parametrize("counted", [True, False])
+def test_neighbours_in_a_large_table(start, counted):
+    """Near its ends, outside of it, and where rows are all over it."""
+    rows = start + jnp.arange(S)[None, None] - jnp.arange(T)[None, :, None]
+    rows = rows if counted else rows.at[0, 2, 3].set(300)
+    query, table = values(B, T, N, D), values(1, 400, D, seed=1)
+    product = jax.jit(lambda query, table: relative_scores.of_rows(query, table, rows, heads=N))
+    inside = np.asarray((rows >= 0) & (rows < 400))
+    want = np.einsum("btnd,otsd->bnts", np.float64(query), np.float64(table)[0, np.where(inside, rows, 0)]) * inside
+    np.testing.assert_allclose(product(query, table), want, rtol=0, atol=1e-6)
+
+
 # Shaw
 
 

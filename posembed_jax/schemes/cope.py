@@ -70,7 +70,9 @@ class CoPE(ContentBias):
         key_positions: jax.Array,
         mask: jax.Array | None,
     ) -> jax.Array:
-        of_rows = relative_scores.scores(query, arrays["table"], heads=self.heads)
+        needs = f"[..., {self.heads}, {self.dim}], the heads and the dim of the settings"
+        checks.shape("query", query, (*query.shape[:-2], self.heads, self.dim), needs)
+        of_rows = relative_scores.scores(query, arrays["table"])
         query, key = query.astype(of_rows.dtype), relative_scores.of_all_heads(key, self.heads).astype(of_rows.dtype)
         logits = jnp.einsum("...tnd,...snd->...nts", query, key, precision=lax.Precision.HIGHEST)
         gates = jax.nn.sigmoid((self.dim**-0.5 if self.scale is None else self.scale) * logits)

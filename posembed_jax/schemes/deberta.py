@@ -123,10 +123,9 @@ class DeBERTaBias(ContentBias):
         rows = self.rows(arrays, -relative_scores.distances(query_positions, key_positions))
         found = []
         if "c2p" in self.kinds:
-            found.append(relative_scores.pick(relative_scores.scores(query, arrays["pos_key"], heads=self.heads), rows))
+            found.append(relative_scores.of_rows(query, arrays["pos_key"], rows, heads=self.heads))
         if "p2c" in self.kinds:
-            key = relative_scores.of_all_heads(key, self.heads)
-            of_key = relative_scores.scores(key, arrays["pos_query"], heads=self.heads, name="key")
-            picked = relative_scores.pick(of_key, jnp.swapaxes(rows, -1, -2))
-            found.append(jnp.swapaxes(picked, -1, -2))
+            key, rows = relative_scores.of_all_heads(key, self.heads), jnp.swapaxes(rows, -1, -2)
+            of_key = relative_scores.of_rows(key, arrays["pos_query"], rows, heads=self.heads, name="key")
+            found.append(jnp.swapaxes(of_key, -1, -2))
         return self.softmax_scale * (found[0] if len(found) == 1 else found[0] + found[1])

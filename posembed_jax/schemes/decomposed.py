@@ -32,7 +32,8 @@ class DecomposedBias(ContentBias):
         stddev: of the normal initializer.
 
     Params: `{"table_0": [1 or heads, 2 shape[0] - 1, dim], "table_1": ...}`: `rel_pos_h` and `rel_pos_w` of
-    `sam_vision_model`, `sam_hq_vision_model`, `got_ocr2`, `vitdet`, `seggpt`.
+    `sam_vision_model`, `sam_hq_vision_model`, `got_ocr2`, `vitdet`, `seggpt`. For another shape they are resized:
+    `resize_table(rel_pos_h, (old,), (2 * height - 1,), method="bilinear")`.
 
     >>> import jax, jax.numpy as jnp, posembed_jax as pe
     >>> scheme, x = pe.DecomposedBias(heads=4, dim=8, shape=(2, 3)), jnp.ones((1, 6, 4, 8))
@@ -75,7 +76,6 @@ class DecomposedBias(ContentBias):
         found = []
         for axis, size in enumerate(self.shape):
             rows = size - 1 - relative_scores.distances(query_positions[..., axis], key_positions[..., axis])
-            of_rows = relative_scores.scores(query, arrays[f"table_{axis}"], heads=self.heads)
             inside = (rows >= 0) & (rows < 2 * size - 1)
             if checks.is_concrete(inside) and not np.all(inside):
                 raise ValueError(
@@ -83,6 +83,6 @@ class DecomposedBias(ContentBias):
                     f"along axis {axis}, but the table is of the offsets within {self.shape}: correct the positions, "
                     "or resize the table."
                 )
-            picked = relative_scores.pick(of_rows, rows)
+            picked = relative_scores.of_rows(query, arrays[f"table_{axis}"], rows, heads=self.heads)
             found.append(jnp.where(jnp.broadcast_to(inside, picked.shape), picked, jnp.nan))
         return self.scale * jnp.sum(jnp.stack(found), axis=0)

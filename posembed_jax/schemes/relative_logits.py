@@ -57,4 +57,4 @@ class RelativeLogits(ContentBias):
         self, arrays: Arrays, query: jax.Array, key: jax.Array, query_positions: jax.Array, key_positions: jax.Array
     ) -> jax.Array:
         rows = -relative_scores.distances(query_positions, key_positions)
-        return relative_scores.pick(relative_scores.scores(query, arrays["profiles"], heads=self.heads), rows)
+        return relative_scores.of_rows(query, arrays["profiles"], rows, heads=self.heads)

@@ -2,8 +2,9 @@
 
     found[n, t, s] = query[t, n] . table[n, rows[t, s]]
 
-A query is multiplied with all the rows first, `[N, T, R]`; `pick` then takes one number for each key, and `collect`,
-its transpose, sums one for each key into rows.
+A query is multiplied with the rows first, `[N, T, R]`; `pick` then takes one number for each key, and `collect`, its
+transpose, sums one for each key into rows. Where a tile's positions count up, its rows are next to each other: of a
+large table only so many are multiplied.
 """
 
 from __future__ import annotations
@@ -15,11 +16,38 @@ from jax import lax
 from posembed_jax import checks, lookup
 
 
-def scores(query: jax.Array, table: jax.Array, *, heads: int, name: str = "query") -> jax.Array:
-    """query `[..., T, N, D]` times every row of table `[N or 1, R, D]` -> float32 `[..., N, T, R]`."""
-    dim = table.shape[-1]
+def of_rows(query: jax.Array, table: jax.Array, rows: jax.Array, *, heads: int, name: str = "query") -> jax.Array:
+    """The product of each query with the row of each key, and 0 where there is no such row.
+
+    Args:
+        query: `[..., T, N, D]`; N is `heads`.
+        table: `[N or 1, R, D]`.
+        rows: int32 `[..., 1, T, S]`.
+        name: of the query, in messages.
+
+    Returns:
+        float32 `[..., N, T, S]`.
+    """
+    dim, size, near = table.shape[-1], table.shape[1], rows.shape[-2] + rows.shape[-1] - 1
     needs = f"[..., {heads}, {dim}], the heads and the last axis that the settings say"
     checks.shape(name, query, (*[None] * (query.ndim - 2), heads, dim), needs)
+    if size <= near:
+        return pick(scores(query, table), rows)
+    inside = jnp.clip(rows, 0, size - 1)
+    first = jnp.min(inside)
+    start = jnp.minimum(first, size - near)
+
+    def neighbours(query: jax.Array, table: jax.Array) -> jax.Array:
+        return pick(scores(query, lax.dynamic_slice_in_dim(table, start, near, axis=1)), rows - start)
+
+    def whole(query: jax.Array, table: jax.Array) -> jax.Array:
+        return pick(scores(query, table), rows)
+
+    return lax.cond(jnp.max(inside) - first < near, neighbours, whole, query, table)
+
+
+def scores(query: jax.Array, table: jax.Array) -> jax.Array:
+    """query `[..., T, N, D]` times every row of table `[N or 1, R, D]` -> float32 `[..., N, T, R]`."""
     dtype = jnp.promote_types(checks.compute_dtype(query.dtype), checks.compute_dtype(table.dtype))
     query, table = query.astype(dtype), table.astype(dtype)
     equation = "...tnd,rd->...ntr" if table.shape[0] == 1 else "...tnd,nrd->...ntr"

@@ -79,7 +79,7 @@ class ShawBias(ContentBias):
         scale = self.dim**-0.5 if self.scale is None else self.scale
         distance = relative_scores.distances(query_positions, key_positions)
         rows = clipped_rows(distance, self.left, self.right, self.outside)
-        return scale * relative_scores.pick(relative_scores.scores(query, arrays["table"], heads=self.heads), rows)
+        return scale * relative_scores.of_rows(query, arrays["table"], rows, heads=self.heads)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

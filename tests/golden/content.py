@@ -314,8 +314,7 @@ def found(case, pattern):
 
 
 def resized(table, size):
-    """Linearly, as `torch.nn.functional.interpolate` does."""
-    return jax.image.resize(table, (2 * size - 1, table.shape[1]), "linear", antialias=False)
+    return pe.resize_table(table, (len(table),), (2 * size - 1,), method="bilinear", shrink=True)
 
 
 def check_decomposed(case):
