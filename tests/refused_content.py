@@ -9,7 +9,7 @@ OUTSIDE = "; it needs to be one of 'clip', 'zero'"
 
 SHAW = good(pe.ShawBias, heads=N, dim=D, left=2, right=2)
 
-LAST_AXIS = ", the heads and the last axis that the settings say"
+SIZE = ", the heads and the size of each that the settings say"
 
 XL = good(pe.TransformerXLBias, heads=N, dim=D, sinusoid=pe.Sinusoidal(features=F))
 
@@ -47,7 +47,7 @@ ROWS = [
         )
     ),
     (SHAW, "scale", 0.0, ValueError, POSITIVE),
-    (bound(SHAW(), key=KEYS), "query", QUERY[..., 1:], AssertionError, f"; it needs to be [..., {N}, {D}]" + LAST_AXIS),
+    (bound(SHAW(), key=KEYS), "query", QUERY[..., 1:], AssertionError, f"; it needs to be [..., {N}, {D}]" + SIZE),
     (
         bound(SHAW_VALUES()),
         "weights",
@@ -63,7 +63,7 @@ ROWS = [
     (XL, "max_distance", 0, ValueError, INT),
     (XL, "scale", 0.0, ValueError, POSITIVE),
     (XL, "stddev", 0.0, ValueError, POSITIVE),
-    (bound(XL(), key=KEYS), "query", QUERY[:, :, 1:], AssertionError, f"; it needs to be [..., {N}, {D}], the heads"),
+    (bound(XL(), key=KEYS), "query", QUERY[:, :, 1:], AssertionError, f"; it needs to be [..., {N}, {D}]" + SIZE),
     (
         bound(XL(), query=QUERY),
         "key",

@@ -48,17 +48,27 @@ def test_pick_and_collect_in_both_ways(size):
     np.testing.assert_array_equal(pull_back(scores)[0], want)
 
 
-@pytest.mark.parametrize("start", [0, 25, 140, 399])
+@pytest.mark.parametrize("start", [-9, 0, 25, 399])
 @pytest.mark.parametrize("counted", [True, False])
-def test_neighbours_in_a_large_table(start, counted):
-    """Near its ends, outside of it, and where rows are all over it."""
-    rows = start + jnp.arange(S)[None, None] - jnp.arange(T)[None, :, None]
-    rows = rows if counted else rows.at[0, 2, 3].set(300)
-    query, table = values(B, T, N, D), values(1, 400, D, seed=1)
-    product = jax.jit(lambda query, table: relative_scores.of_rows(query, table, rows, heads=N))
-    inside = np.asarray((rows >= 0) & (rows < 400))
-    want = np.einsum("btnd,otsd->bnts", np.float64(query), np.float64(table)[0, np.where(inside, rows, 0)]) * inside
-    np.testing.assert_allclose(product(query, table), want, rtol=0, atol=1e-6)
+def test_products_with_rows_of_distances(start, counted):
+    """By reshaping and by picking; near the ends of the table, and outside of it."""
+    distance = start + jnp.arange(S)[None, None] - jnp.arange(T)[None, :, None]
+    distance = distance if counted else distance.at[0, 2, 3].set(30)
+    query, table, weights = values(B, T, N, D), values(1, 400, D, seed=1), values(B, N, T, S, seed=2)
+
+    def product(query, table):
+        return relative_scores.of_rows(query, table, lambda d: 2 * d, distance)
+
+    rows = 2 * np.asarray(distance)
+    inside = (rows >= 0) & (rows < 400)
+    vectors = np.float64(table)[0, np.where(inside, rows, 0)] * inside[..., None]
+    found, pull_back = jax.vjp(jax.jit(product), query, table)
+    np.testing.assert_allclose(found, np.einsum("btnd,otsd->bnts", np.float64(query), vectors), rtol=0, atol=1e-6)
+    query_bar, table_bar = pull_back(weights)
+    np.testing.assert_allclose(query_bar, np.einsum("bnts,otsd->btnd", np.float64(weights), vectors), rtol=0, atol=1e-6)
+    want = np.zeros((400, D))
+    np.add.at(want, np.where(inside, rows, 0)[0], np.einsum("bnts,btnd->tsd", weights, query) * inside[0, ..., None])
+    np.testing.assert_allclose(table_bar[0], want, rtol=0, atol=2e-6)
 
 
 # Shaw

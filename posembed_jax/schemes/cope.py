@@ -70,8 +70,7 @@ class CoPE(ContentBias):
         key_positions: jax.Array,
         mask: jax.Array | None,
     ) -> jax.Array:
-        needs = f"[..., {self.heads}, {self.dim}], the heads and the dim of the settings"
-        checks.shape("query", query, (*query.shape[:-2], self.heads, self.dim), needs)
+        relative_scores.check_heads("query", query, self.heads, self.dim)
         of_rows = relative_scores.scores(query, arrays["table"])
         query, key = query.astype(of_rows.dtype), relative_scores.of_all_heads(key, self.heads).astype(of_rows.dtype)
         logits = jnp.einsum("...tnd,...snd->...nts", query, key, precision=lax.Precision.HIGHEST)

@@ -120,12 +120,14 @@ class DeBERTaBias(ContentBias):
     def pairs(
         self, arrays: Arrays, query: jax.Array, key: jax.Array, query_positions: jax.Array, key_positions: jax.Array
     ) -> jax.Array:
-        rows = self.rows(arrays, -relative_scores.distances(query_positions, key_positions))
-        found = []
+        relative_scores.check_heads("query", query, self.heads, self.dim)
+        key = relative_scores.of_all_heads(key, self.heads)
+        relative_scores.check_heads("key", key, self.heads, self.dim)
+        distance, found = relative_scores.distances(query_positions, key_positions), []
         if "c2p" in self.kinds:
-            found.append(relative_scores.of_rows(query, arrays["pos_key"], rows, heads=self.heads))
-        if "p2c" in self.kinds:
-            key, rows = relative_scores.of_all_heads(key, self.heads), jnp.swapaxes(rows, -1, -2)
-            of_key = relative_scores.of_rows(key, arrays["pos_query"], rows, heads=self.heads, name="key")
+            found.append(relative_scores.of_rows(query, arrays["pos_key"], lambda d: self.rows(arrays, -d), distance))
+        if "p2c" in self.kinds:  # keys times vectors of the distances of queries from them
+            back = -jnp.swapaxes(distance, -1, -2)
+            of_key = relative_scores.of_rows(key, arrays["pos_query"], lambda d: self.rows(arrays, d), back)
             found.append(jnp.swapaxes(of_key, -1, -2))
         return self.softmax_scale * (found[0] if len(found) == 1 else found[0] + found[1])

@@ -73,6 +73,7 @@ class DecomposedBias(ContentBias):
     def pairs(
         self, arrays: Arrays, query: jax.Array, key: jax.Array, query_positions: jax.Array, key_positions: jax.Array
     ) -> jax.Array:
+        relative_scores.check_heads("query", query, self.heads, self.dim)
         found = []
         for axis, size in enumerate(self.shape):
             rows = size - 1 - relative_scores.distances(query_positions[..., axis], key_positions[..., axis])
@@ -83,6 +84,6 @@ class DecomposedBias(ContentBias):
                     f"along axis {axis}, but the table is of the offsets within {self.shape}: correct the positions, "
                     "or resize the table."
                 )
-            picked = relative_scores.of_rows(query, arrays[f"table_{axis}"], rows, heads=self.heads)
+            picked = relative_scores.pick(relative_scores.scores(query, arrays[f"table_{axis}"]), rows)
             found.append(jnp.where(jnp.broadcast_to(inside, picked.shape), picked, jnp.nan))
         return self.scale * jnp.sum(jnp.stack(found), axis=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from posembed_jax import checks
 from posembed_jax.contracts import ContentBias
@@ -56,5 +57,6 @@ class RelativeLogits(ContentBias):
     def pairs(
         self, arrays: Arrays, query: jax.Array, key: jax.Array, query_positions: jax.Array, key_positions: jax.Array
     ) -> jax.Array:
-        rows = -relative_scores.distances(query_positions, key_positions)
-        return relative_scores.of_rows(query, arrays["profiles"], rows, heads=self.heads)
+        relative_scores.check_heads("query", query, self.heads, self.features)
+        distance = relative_scores.distances(query_positions, key_positions)
+        return relative_scores.of_rows(query, arrays["profiles"], jnp.negative, distance)

@@ -1,13 +1,16 @@
-"""The product of each query with the row of a relative table that belongs to a key, without an array `[T, S, D]`.
+"""The product of each query with the vector of its distance to a key, without an array `[T, S, D]`.
 
-    found[n, t, s] = query[t, n] . table[n, rows[t, s]]
+    found[n, t, s] = query[t, n] . vectors[n, distance[t, s]]
 
-A query is multiplied with the rows first, `[N, T, R]`; `pick` then takes one number for each key, and `collect`, its
-transpose, sums one for each key into rows. Where a tile's positions count up, its rows are next to each other: of a
-large table only so many are multiplied.
+Where positions count up, a query is multiplied with the vectors of the `T + S - 1` distances that there are, and each
+row of the product is one place further along than the one before: reshaping picks them, as in Transformer-XL and the
+Music Transformer. Elsewhere it is multiplied with all rows of a table, `[N, T, R]`; `pick` then takes one number for
+each key, and `collect`, its transpose, sums one for each key into rows.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,34 +19,59 @@ from jax import lax
 from posembed_jax import checks, lookup
 
 
-def of_rows(query: jax.Array, table: jax.Array, rows: jax.Array, *, heads: int, name: str = "query") -> jax.Array:
-    """The product of each query with the row of each key, and 0 where there is no such row.
+def of_distances(
+    query: jax.Array,
+    vectors: Callable[[jax.Array], jax.Array],
+    distance: jax.Array,
+    otherwise: Callable[[], jax.Array],
+) -> jax.Array:
+    """The product of each query with the vector of each distance.
 
     Args:
-        query: `[..., T, N, D]`; N is `heads`.
-        table: `[N or 1, R, D]`.
-        rows: int32 `[..., 1, T, S]`.
-        name: of the query, in messages.
+        query: `[..., T, N, D]`.
+        vectors: int32 `[W]`, distances -> `[N or 1, W, D]`.
+        distance: int32 `[..., 1, T, S]`.
+        otherwise: makes the same where `distance[t, s]` is not `distance[0, 0] + s - t` in all rows of the batch.
 
     Returns:
         float32 `[..., N, T, S]`.
     """
-    dim, size, near = table.shape[-1], table.shape[1], rows.shape[-2] + rows.shape[-1] - 1
-    needs = f"[..., {heads}, {dim}], the heads and the last axis that the settings say"
-    checks.shape(name, query, (*[None] * (query.ndim - 2), heads, dim), needs)
-    if size <= near:
-        return pick(scores(query, table), rows)
-    inside = jnp.clip(rows, 0, size - 1)
-    first = jnp.min(inside)
-    start = jnp.minimum(first, size - near)
+    queries, keys = distance.shape[-2:]
+    first = jnp.min(distance[..., 0, 0])
+    along = first + jnp.arange(1 - queries, keys, dtype=jnp.int32)
+    counted = jnp.all(distance == shear(jnp.broadcast_to(along, (*distance.shape[:-1], along.shape[0]))))
+    return lax.cond(counted, lambda: shear(scores(query, vectors(along))), otherwise)
 
-    def neighbours(query: jax.Array, table: jax.Array) -> jax.Array:
-        return pick(scores(query, lax.dynamic_slice_in_dim(table, start, near, axis=1)), rows - start)
 
-    def whole(query: jax.Array, table: jax.Array) -> jax.Array:
-        return pick(scores(query, table), rows)
+def of_rows(
+    query: jax.Array, table: jax.Array, row_of: Callable[[jax.Array], jax.Array], distance: jax.Array
+) -> jax.Array:
+    """As `of_distances`, the vector of a distance d being `table[n, row_of(d)]`, and 0 where there is no such row.
 
-    return lax.cond(jnp.max(inside) - first < near, neighbours, whole, query, table)
+    table: `[N or 1, R, D]`. row_of: int32 of any shape -> int32.
+    """
+
+    def vectors(distance: jax.Array) -> jax.Array:
+        found = table.astype(checks.compute_dtype(table.dtype)).at[:, row_of(distance)]
+        return found.get(mode="fill", fill_value=0.0, wrap_negative_indices=False)
+
+    return of_distances(query, vectors, distance, lambda: pick(scores(query, table), row_of(distance)))
+
+
+def check_heads(name: str, x: jax.Array, heads: int, dim: int) -> None:
+    """Refuses queries or keys of another number or size of heads than the scheme's."""
+    needs = f"[..., {heads}, {dim}], the heads and the size of each that the settings say"
+    checks.shape(name, x, (*[None] * (x.ndim - 2), heads, dim), needs)
+
+
+def shear(x: jax.Array) -> jax.Array:
+    """`x[t, s - t + T - 1]`: `[..., T, T + S - 1]` -> `[..., T, S]`, by reshaping."""
+    rows, width = x.shape[-2:]
+    if rows == 1:
+        return x
+    flat = x.reshape(*x.shape[:-2], rows * width)
+    flat = lax.slice_in_dim(flat, rows - 1, rows - 1 + rows * (width - 1), axis=-1)
+    return flat.reshape(*x.shape[:-1], width - 1)[..., : width - rows + 1]
 
 
 def scores(query: jax.Array, table: jax.Array) -> jax.Array:

@@ -76,10 +76,12 @@ class ShawBias(ContentBias):
     def pairs(
         self, arrays: Arrays, query: jax.Array, key: jax.Array, query_positions: jax.Array, key_positions: jax.Array
     ) -> jax.Array:
+        relative_scores.check_heads("query", query, self.heads, self.dim)
         scale = self.dim**-0.5 if self.scale is None else self.scale
         distance = relative_scores.distances(query_positions, key_positions)
-        rows = clipped_rows(distance, self.left, self.right, self.outside)
-        return scale * relative_scores.of_rows(query, arrays["table"], rows, heads=self.heads)
+        return scale * relative_scores.of_rows(
+            query, arrays["table"], lambda d: clipped_rows(d, self.left, self.right, self.outside), distance
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,10 +26,10 @@ class TransformerXLBias(ContentBias):
         bias[n, t, s] = scale (u[n] . key[s, n] + (query[t, n] + v[n]) . r[n])
         r[n] = sinusoid(query_positions[t] - key_positions[s]) @ kernel[n]
 
-    It is `scale ((query + u) . key + (query + v) . r)` without attention's own part. The sine and cosine of a
-    difference are sums of products of those of the two positions, so the second product is one of a vector of the
-    query, rotated by its position, with the sinusoid of the key's: there is no r for each distance, nothing is shifted,
-    and positions may be any.
+    It is `scale ((query + u) . key + (query + v) . r)` without attention's own part. Where positions count up, r is
+    made for the distances that there are. Elsewhere the sine and cosine of a difference are sums of products of those
+    of the two positions, so the second product is one of a vector of the query, rotated by its position, with the
+    sinusoid of the key's: there is never an r for each pair.
 
     Args:
         heads: N.
@@ -38,9 +38,7 @@ class TransformerXLBias(ContentBias):
             SeamlessM4T, FastSpeech2-Conformer, Parakeet and Nemotron, "sin_cos" in Transformer-XL and XLNet, and with
             `denominator="half_minus_1"` in the audio encoders of Gemma 3n and 4.
         biases: whether there are u and v; Gemma's audio encoders have none.
-        max_distance: distances are clipped to `-max_distance ... max_distance` (`clamp_len`); None: they are not. With
-            the furthest distance that there is, nothing is clipped either, and a vector for each distance, made once,
-            takes the place of products of F features for each pair: faster where F is much more than D.
+        max_distance: distances are clipped to `-max_distance ... max_distance` (`clamp_len`); None: they are not.
         scale: as that of `attend`; `D ** -0.5` when None.
         stddev: of the normal initializer.
 
@@ -89,41 +87,44 @@ class TransformerXLBias(ContentBias):
     def constants(self) -> dict[str, np.ndarray]:
         return {name: x[None] for name, x in self.sinusoid.constants().items()}
 
-    def arrays(self, params: Arrays) -> dict[str, jax.Array]:
-        """With `max_distance`, projected sinusoids of all distances instead of the kernel: made once, not by tile."""
-        found = super().arrays(params)
-        if self.max_distance is None:
-            return found
-        kernel = found.pop("kernel")
-        kernel = kernel.astype(checks.compute_dtype(kernel.dtype))
-        distances = jnp.arange(-self.max_distance, self.max_distance + 1, dtype=jnp.int32)
-        cos, sin = self._cos_sin(found, distances, kernel.dtype)
-        sines, cosines = _sines_and_cosines(kernel, self.sinusoid.layout)
-        of_sines, of_cosines = (
-            jnp.einsum("rf,nfd->nrd", x, part, precision=HIGHEST) for x, part in ((sin, sines), (cos, cosines))
-        )
-        own = {name: found[name] for name in ("u", "v") if name in found}
-        return {"table": of_sines + of_cosines, **own}
-
     def pairs(
         self, arrays: Arrays, query: jax.Array, key: jax.Array, query_positions: jax.Array, key_positions: jax.Array
     ) -> jax.Array:
-        needs = f"[..., {self.heads}, {self.dim}], the heads and the dim of the settings"
-        checks.shape("query", query, (*query.shape[:-2], self.heads, self.dim), needs)
+        relative_scores.check_heads("query", query, self.heads, self.dim)
         query, key = (x.astype(checks.compute_dtype(x.dtype)) for x in (query, key))
         arrays = {name: x if name in self.sinusoid.constants() else x.astype(query.dtype) for name, x in arrays.items()}
         shifted = query + arrays["v"].reshape(*[1] * (query.ndim - 2), *arrays["v"].shape) if self.biases else query
-        positional = self._clipped if self.max_distance is not None else self._rotated
-        found = positional(arrays, shifted, query_positions, key_positions)
+
+        def otherwise() -> jax.Array:
+            return self._elsewhere(arrays, shifted, query_positions, key_positions)
+
+        distance = relative_scores.distances(query_positions, key_positions)
+        found = relative_scores.of_distances(shifted, lambda d: self._vectors(arrays, -d), distance, otherwise)
         if self.biases:
             key = relative_scores.of_all_heads(key, self.heads)
             found = found + jnp.einsum("...snd,nd->...ns", key, arrays["u"], precision=HIGHEST)[..., None, :]
         return (self.dim**-0.5 if self.scale is None else self.scale) * found
 
-    def _rotated(
+    def _vectors(self, arrays: Arrays, distance: jax.Array) -> jax.Array:
+        """r of each `query position - key position`: int32 `[W]` -> `[heads, W, D]`."""
+        if self.max_distance is not None:
+            distance = jnp.clip(distance, -self.max_distance, self.max_distance)
+        cos, sin = self._cos_sin(arrays, distance, arrays["kernel"].dtype)
+        of_sines, of_cosines = (
+            jnp.einsum("wf,nfd->nwd", x, part, precision=HIGHEST)
+            for x, part in zip((sin, cos), _sines_and_cosines(arrays["kernel"], self.sinusoid.layout), strict=True)
+        )
+        return of_sines + of_cosines
+
+    def _elsewhere(
         self, arrays: Arrays, query: jax.Array, query_positions: jax.Array, key_positions: jax.Array
     ) -> jax.Array:
-        """sin((t - s) f) and cos((t - s) f) as sums of products of those of t f and s f."""
+        """sin((t - s) f) and cos((t - s) f) as sums of products of those of t f and s f; clipped, from a table."""
+        if self.max_distance is not None:
+            furthest, distance = self.max_distance, -relative_scores.distances(query_positions, key_positions)
+            table = self._vectors(arrays, jnp.arange(-furthest, furthest + 1, dtype=jnp.int32))
+            rows = jnp.clip(distance, -furthest, furthest) + furthest
+            return relative_scores.pick(relative_scores.scores(query, table), rows)
         sine, cosine = (
             jnp.einsum("...tnd,nfd->...tnf", query, kernel, precision=HIGHEST)
             for kernel in _sines_and_cosines(arrays["kernel"], self.sinusoid.layout)
@@ -135,14 +136,6 @@ class TransformerXLBias(ContentBias):
         turned = jnp.concatenate([sine * sin + cosine * cos, cosine * sin - sine * cos], axis=-1)
         key_side = jnp.concatenate([key_cos, key_sin], axis=-1)
         return jnp.einsum("...tnf,...sf->...nts", turned, key_side, precision=HIGHEST)
-
-    def _clipped(
-        self, arrays: Arrays, query: jax.Array, query_positions: jax.Array, key_positions: jax.Array
-    ) -> jax.Array:
-        furthest = self.max_distance or 0
-        distance = -relative_scores.distances(query_positions, key_positions)
-        rows = jnp.clip(distance, -furthest, furthest) + furthest
-        return relative_scores.of_rows(query, arrays["table"], rows, heads=self.heads)
 
     def _cos_sin(self, arrays: Arrays, positions: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
         own = {name: arrays[name][0] for name in self.sinusoid.constants()}
