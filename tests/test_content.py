@@ -278,6 +278,22 @@ def test_cope():
         pe.attend(query, key, key, bias=bound, causal=True, implementation="xla")
 
 
+# What needs no scheme
+
+
+def test_pope_is_rope_of_prepared_queries_and_keys():
+    """https://arxiv.org/abs/2509.10534: magnitudes of the content, phases of the position and of a learned offset."""
+    query, key = (jax.nn.softplus(x) for x in content())
+    offset, rope = values(N, D, seed=3), pe.RoPE(dim=2 * D, layout="half").bind({})
+    turned = rope(jnp.concatenate([query, jnp.zeros_like(query)], -1), AT)
+    phases = jnp.concatenate([key * jnp.cos(offset)[None, None], key * jnp.sin(offset)[None, None]], -1)
+    got = jnp.einsum("btnd,bsnd->bnts", turned, rope(phases, KEYS_AT), precision="highest")
+    distance = np.asarray(KEYS_AT)[None] - np.asarray(AT)[:, None]
+    angle = distance[:, :, None, None] * 10_000.0 ** (-np.arange(D) / D) + np.float64(offset)
+    want = np.einsum("btnd,bsnd,tsnd->bnts", np.float64(query), np.float64(key), np.cos(angle))
+    np.testing.assert_allclose(got, want, rtol=0, atol=3e-6)
+
+
 # All of them, tile by tile
 
 
