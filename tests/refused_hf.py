@@ -11,6 +11,8 @@ from posembed_jax.hf.places import placed
 
 FILE = good(hf.from_config)
 
+SECTIONS = {"rope_type": "default", "mrope_section": [16, 24, 24]}
+
 LAYERS = {"full_attention": {"rope_type": "default"}, "sliding_attention": {"rope_type": "default"}}
 
 
@@ -196,6 +198,22 @@ ROWS = [
         {"model_type": "llama", "rope_parameters": {"llama_4_scaling_beta": 0.1}},
         ValueError,
         "needs to be without ['llama_4_scaling_beta']",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "deepseek_v3", "head_dim": 48},
+        ValueError,
+        "head_dim is 48, but qk_rope_head_dim is 64; it needs to be the same",
+        "",
+    ),
+    (
+        FILE,
+        "config",
+        {"model_type": "qwen2_vl_text", "hidden_size": 256, "num_attention_heads": 4, "rope_parameters": SECTIONS},
+        ValueError,
+        "the sections of rope_parameters are [16, 24, 24]; they need to sum to 32",
         "",
     ),
     (

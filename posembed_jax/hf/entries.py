@@ -41,7 +41,7 @@ def entries(given: Values, facts: Values, layer_types: tuple[str, ...], *, follo
     if raw is not None and any(key in labels for key in raw):
         found = _nested(raw, labels, name, follow)
     elif raw is not None:
-        found = _spread(raw, name, facts, follow)
+        found = _spread(raw, name, given, facts, follow)
     else:
         found = {key: None if value is None else dict(value) for key, value in _by_layer(default).items()}
     return {
@@ -88,7 +88,7 @@ def _nested(raw: Values, labels: set[str], name: str, follow: bool) -> Entries:
     return found
 
 
-def _spread(raw: Values, name: str, facts: Values, follow: bool) -> Entries:
+def _spread(raw: Values, name: str, given: Values, facts: Values, follow: bool) -> Entries:
     """One dict for every layer, put where the model's class puts it."""
     default = facts["config"].get("rope_parameters", {})
     nested = {key: value for key, value in default.items() if _is_entry(value)}
@@ -105,13 +105,15 @@ def _spread(raw: Values, name: str, facts: Values, follow: bool) -> Entries:
     found: Entries = {}
     for layer, own in nested.items():
         entry: dict[str, Any] = {"rope_type": "default"}
-        if (own or {}).get("partial_rotary_factor") is not None:
+        if given.get("partial_rotary_factor") is None and (own or {}).get("partial_rotary_factor") is not None:
             entry["partial_rotary_factor"] = own["partial_rotary_factor"]
         if layer in targets:
-            entry |= dict(raw)
+            entry |= {key: value for key, value in raw.items() if layer != "compress" or key != "rope_theta"}
             if layer == "compress" and raw.get("rope_type", raw.get("type")) == "yarn":  # so DeepSeek-V4's class
                 entry.setdefault("attention_factor", 1.0)
-            if not follow:  # transformers keeps "default" beside an older file's "type"
+            if (
+                not follow or layer == "compress"
+            ):  # elsewhere transformers keeps "default" beside an older file's "type"
                 entry["rope_type"] = raw.get("rope_type") or raw.get("type") or "default"
         found[layer] = entry
     return found
@@ -150,13 +152,15 @@ def _complete(layer: str, entry: dict[str, Any], given: Values, facts: Values, *
         unsaid = not told or "partial_rotary_factor" not in entry
         if unsaid and key in facts.get("legacy_keys", ()) and given.get(key) and width:
             entry["partial_rotary_factor"] = given[key] / width
-    partials = facts.get("layer_partials", {})
+    partials, scaled = facts.get("layer_partials", {}), entry["rope_type"] != "default"
     if "partial_rotary_factor" not in entry and layer in partials:
         entry["partial_rotary_factor"] = partials[layer]
+    elif "partial_rotary_factor" not in entry and layer and scaled and "partial_rotary_factor" in facts["config"]:
+        entry["partial_rotary_factor"] = facts["config"]["partial_rotary_factor"]
     theta = (facts["told_theta"] or {}).get(layer) if told else None
     theta = theta or (own.get("rope_theta") if isinstance(facts["default_theta"], Mapping) or not told else None)
     entry.setdefault("rope_theta", theta or facts["default_theta"])
-    return _originals(layer, entry, given, follow)
+    return _originals(layer, entry, {**_default_original(facts), **given}, follow)
 
 
 def _fill(
@@ -164,7 +168,8 @@ def _fill(
 ) -> None:
     """A value from the top of the file, where this model's class takes it from; the dict's own goes first."""
     sources = [name for name, places in facts["reads"].items() if name not in WHOLE and [layer, key] in places]
-    if told and not sources and not layer:
+    scaled = key == "partial_rotary_factor" and entry["rope_type"] != "default"  # every scaled rule asks for it
+    if told and not sources and (not layer or scaled):
         sources = [key]
     sources = [name for name in sources if given.get(name) is not None]
     if not follow and key == "rope_theta" and given.get(key) is not None and _unreached(layer, facts):
@@ -187,6 +192,11 @@ def _unreached(layer: str, facts: Values) -> bool:
     places = facts["reads"].get("rope_theta", ())
     others = [place for found in facts["reads"].values() for place in found]
     return bool(places) and [layer, "rope_theta"] not in others
+
+
+def _default_original(facts: Values) -> dict[str, Any]:
+    key = "original_max_position_embeddings"
+    return {key: facts["config"][key]} if key in facts["config"] else {}
 
 
 def _originals(layer: str, entry: dict[str, Any], given: Values, follow: bool) -> dict[str, Any]:

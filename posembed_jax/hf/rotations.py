@@ -79,6 +79,8 @@ def _fraction(entry: dict[str, Any], facts: Facts) -> float:
     """How much of the head turns. Most models' own rule turns it whole whatever the file says; every scaling asks."""
     proportional = entry["rope_type"] == "proportional"
     fraction = entry.get("partial_rotary_factor") if proportional else entry.pop("partial_rotary_factor", None)
+    if fraction is None and entry["rope_type"] == "default":
+        fraction = 0.334 if facts["modeling"]["default"] == "partial_per_layer_default_0.334" else None
     if proportional or fraction is None:
         return 1.0
     return 1.0 if entry["rope_type"] == "default" and facts["ignores_partial_rotary_factor"] else fraction
@@ -96,8 +98,8 @@ def _grid(labels: Facts, config: Values, head_dim: int | None, fraction: float, 
     if labels["axial"] is not None:
         return axial(recompose, width)
     dim = int(width * fraction)
-    if forward == "dinov3":
-        return axial("hw_twice", width)
+    if forward == "dinov3":  # whatever head_dim says
+        return axial("hw_twice", head_width(config, None))
     if forward == "efficientloftr":  # over all heads at once: rows and columns in turn
         return Grid(2 * dim, alternating(dim // 2, (0, 1)))
     if forward == "musicflamingo_time":
@@ -108,6 +110,11 @@ def _grid(labels: Facts, config: Values, head_dim: int | None, fraction: float, 
         return Grid(dim, None)
     if recompose == "mrope_interleaved":  # time has what the others leave
         sizes = ((dim + 1) // 2 - sum(sizes[1:]), *sizes[1:])
+    elif sum(sizes) != dim // 2:
+        raise ValueError(
+            f"the sections of rope_parameters are {list(sizes)}; they need to sum to {dim // 2}, half of the "
+            f"{dim} channels of a head that turn."
+        )
     return Grid(dim, SECTIONS[recompose](sizes))
 
 
@@ -188,6 +195,7 @@ def without_parameters(facts: Facts, config: Values) -> RoPE | RoPEMixed | None:
     if kind == "clvp":
         return RoPE(dim=max(config["projection_dim"] // (2 * _heads(config)), 32), layout="half")
     if kind == "dinov3":
+        width = head_width(config, None)
         return RoPE(dim=width, layout="half", base=base, fractional=True, axes=axial("hw_twice", width).axes)
     if kind == "llama4_vision":
         grid = axial("wh_pairs", width)
