@@ -245,8 +245,8 @@ def _rotation(
     of_turning = layer == "" and turning and known["config"].get("head_dim") == turning
     if of_turning and not follow and given.get("head_dim") not in (None, values["qk_rope_head_dim"]):
         raise ValueError(
-            f"head_dim is {given['head_dim']}, but qk_rope_head_dim is {values['qk_rope_head_dim']}; it needs to be the "
-            "same: these are the channels of a head that turn."
+            f"head_dim is {given['head_dim']}, but qk_rope_head_dim is {values['qk_rope_head_dim']}; it needs to be "
+            "the same: these are the channels of a head that turn."
         )
     if init.startswith("default_only") and entry["rope_type"] != "default":
         raise ValueError(f"rope_type is {entry['rope_type']!r}; this model type needs 'default'.")
