@@ -172,12 +172,13 @@ def embeddings_of(case):
 
 def normalized(case, x):
     """LayerNorm, if the case has one; MobileBERT's is a scale and a shift alone."""
-    if "par.LayerNorm.weight" not in case.arrays:
+    name = next((f"par.{name}" for name in ("LayerNorm", "layernorm") if f"par.{name}.weight" in case.arrays), None)
+    if name is None:
         return x
     if case.config.get("normalization_type") != "no_norm":
         x = x - x.mean(-1, keepdims=True)
         x = x / np.sqrt((x * x).mean(-1, keepdims=True) + case.config.get("layer_norm_eps", 1e-12))
-    return x * case["par.LayerNorm.weight"] + case["par.LayerNorm.bias"]
+    return x * case[f"{name}.weight"] + case[f"{name}.bias"]
 
 
 def tokens(case, tables, ids):
