@@ -26,6 +26,8 @@ MECHANISMS = {  # kind of positions -> how the names of its golden cases begin
     "swin_v2": ("bias_window",),
     "beit": ("bias_window",),
     "levit": ("bias_window",),
+    "convolution": ("conv_pos",),
+    "gated_t5": ("bias_t5",),
     "decomposed": ("bias_decomposed",),
     "box_rpb": ("bias_box",),
     "clipped": ("bias_clip",),
@@ -58,6 +60,7 @@ def in_words(found):
         words.setdefault(name, type(scheme).__name__)
         if name == place and words[name] != type(scheme).__name__:
             words[name] += f" and {type(scheme).__name__}"
+    words |= {place: "convolution" for place, about in found.about.items() if "convolution" in about}
     return "; ".join(f"{place}: {text}" if place else text for place, text in words.items())
 
 

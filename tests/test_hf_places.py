@@ -8,11 +8,15 @@ import pytest
 import posembed_jax as pe
 from posembed_jax import hf
 from posembed_jax.hf import expressions
-from posembed_jax.hf.builders import BUILDERS
+from posembed_jax.hf.builders import BUILDERS, CONVOLUTION
 
 KNOWN = json.loads((Path(hf.__file__).parent / "position_types.json").read_text())
 BROKEN = {"esm"}  # whose default has no pad_token_id: transformers' own class fails
-TYPES = {name for name, facts in KNOWN["types"].items() if all(row["kind"] in BUILDERS for row in facts["places"])}
+TYPES = {
+    name
+    for name, facts in KNOWN["types"].items()
+    if all(row["kind"] in {*BUILDERS, CONVOLUTION} for row in facts["places"])
+}
 
 
 @pytest.mark.parametrize("model_type", sorted(TYPES - BROKEN))
@@ -54,6 +58,14 @@ def test_one_thing_instead_of_another():
         {"model_type": "deberta-v2", "relative_attention": True, "position_buckets": 256, "pos_att_type": "p2c|c2p"}
     )
     assert deberta.biases["attention"] == pe.DeBERTaBias(heads=24, dim=64, max_distance=512, buckets=256)
+
+
+def test_a_convolution_is_no_scheme():
+    wavlm = hf.from_config({"model_type": "wavlm", "num_conv_pos_embeddings": 64})
+    bias = pe.T5Bias(heads=12, buckets=320, max_distance=800, bidirectional=True)
+    assert wavlm.additive == {} and wavlm.biases == {"attention": pe.GatedBias(bias=bias, features=768)}
+    settings = {"kernel": 64, "groups": 16, "stride": 1, "layers": 1, "normalize": False, "weight_norm": True}
+    assert wavlm.about == {"frames": {"convolution": {"features": 768, **settings}}}
 
 
 def test_towers():

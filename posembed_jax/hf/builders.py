@@ -16,6 +16,7 @@ from posembed_jax.schemes.deberta import DeBERTaBias
 from posembed_jax.schemes.decomposed import DecomposedBias
 from posembed_jax.schemes.distance import ALiBi, ClippedBias, T5Bias
 from posembed_jax.schemes.fourier import FourierFeatures
+from posembed_jax.schemes.gated import GatedBias
 from posembed_jax.schemes.relative_logits import RelativeLogits
 from posembed_jax.schemes.shaw import ShawBias, ShawValues
 from posembed_jax.schemes.transformer_xl import TransformerXLBias
@@ -49,6 +50,12 @@ def transformer_xl(
     return TransformerXLBias(heads=heads, dim=dim, sinusoid=sinusoid, biases=biases, max_distance=max_distance)
 
 
+def gated_t5(heads: int, features: int, buckets: int, max_distance: int) -> GatedBias:
+    """WavLM's."""
+    bias = T5Bias(heads=heads, buckets=buckets, max_distance=max_distance, bidirectional=True)
+    return GatedBias(bias=bias, features=features)
+
+
 def deberta(heads: int, dim: int, max_distance: int, buckets: int | None, kinds: Any) -> DeBERTaBias:
     """Files say the kinds as "c2p|p2c" or as a list; fewer than one bucket is none."""
     kinds = tuple(kinds.lower().split("|")) if isinstance(kinds, str) else tuple(kinds)
@@ -57,6 +64,7 @@ def deberta(heads: int, dim: int, max_distance: int, buckets: int | None, kinds:
     return DeBERTaBias(heads=heads, dim=dim, max_distance=max_distance, buckets=buckets, kinds=ordered)
 
 
+CONVOLUTION = "convolution"  # whose settings are those of `conv_positions`: a function of the tokens, no scheme
 BUILDERS: dict[str, Callable[..., Scheme]] = {
     "alibi": ALiBi,
     "alibi_bfloat16": rounded_alibi,
@@ -67,6 +75,7 @@ BUILDERS: dict[str, Callable[..., Scheme]] = {
     "deberta": deberta,
     "decomposed": DecomposedBias,
     "fourier": FourierFeatures,
+    "gated_t5": gated_t5,
     "learned": LearnedPositions,
     "levit": LeViTBias,
     "relative_logits": RelativeLogits,

@@ -56,6 +56,7 @@ class Positions:
     - shape, of a table for the patches of a picture, is its rows and columns; prefix, how many tokens stand in front.
     - resize is how such a table is stretched to a picture of another shape.
     - scale multiplies positions, divided_by divides what is added, zero_padding puts zeros where padding is.
+    - convolution has the settings of a `conv_positions` whose result is added, of no other scheme.
     - scaled_with_logits: the bias is added before the softmax scale multiplies; rounded_to: in which dtype it is kept.
 
     >>> from posembed_jax import hf

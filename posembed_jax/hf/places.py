@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from posembed_jax.contracts import Additive
-from posembed_jax.hf.builders import BUILDERS
+from posembed_jax.hf.builders import BUILDERS, CONVOLUTION
 from posembed_jax.hf.entries import POSITIONAL as ROTARY
 from posembed_jax.hf.expressions import evaluate, names_in
 from posembed_jax.scheme import Scheme
@@ -51,7 +51,8 @@ def placed(config: Values, name: str, facts: Values, *, rotary: bool, follow: bo
     found = Found({}, {}, {}, values, any(row.get("instead_of_rotation") for row in rows))
     for row in rows:
         for place, scheme, about in _schemes(row, values, name):
-            (found.additive if isinstance(scheme, Additive) else found.biases)[place] = scheme
+            if scheme is not None:
+                (found.additive if isinstance(scheme, Additive) else found.biases)[place] = scheme
             if about:
                 found.about[place] = {**found.about.get(place, {}), **about}
     return found
@@ -77,6 +78,8 @@ def _counts(row: Values, values: Values, name: str, follow: bool) -> bool:
 def _schemes(row: Values, values: Values, name: str) -> list[tuple[str, Any, dict[str, Any]]]:
     """(place, scheme, what else) of a row, or one for each of several layers."""
     kind = row["kind"]
+    if kind == CONVOLUTION:
+        return [(row["place"], None, {kind: evaluate(row["settings"], values)})]
     if kind not in BUILDERS:
         raise ValueError(f"model_type is {name!r}, whose {kind!r} positions this library has no scheme for.")
     found = []

@@ -904,6 +904,44 @@ ROWS["patchtsmixer"] = [
     | {"when": "=use_positional_encoding"}
 ]
 
+
+def convolution(prefix, place="frames", **rest):
+    """wav2vec 2.0: a convolution over neighbouring frames, which is added to them; `conv_positions`."""
+    return {
+        "place": place,
+        "kind": "convolution",
+        "code": f"{prefix}PositionalConvEmbedding",
+        "features": WIDTH,
+        "kernel": "=num_conv_pos_embeddings",
+        "groups": "=num_conv_pos_embedding_groups",
+        "stride": 1,
+        "layers": 1,
+        "normalize": False,
+        "weight_norm": True,
+        **rest,
+    }
+
+
+ROWS |= {
+    "data2vec-audio": [
+        convolution("Data2VecAudio", kernel="=conv_pos_kernel_size", layers="=num_conv_pos_embeddings")
+        | {"normalize": True, "weight_norm": False}
+    ],
+    "hubert": [convolution("Hubert", weight_norm="=not conv_pos_batch_norm")],
+    "sew": [convolution("SEW", stride="=squeeze_factor")],
+    "unispeech": [convolution("UniSpeech")],
+    "unispeech-sat": [convolution("UniSpeechSat")],
+    "wav2vec2": [convolution("Wav2Vec2")],
+    "wavlm": [
+        convolution("WavLM"),
+        {"place": "attention", "kind": "gated_t5", "heads": "=num_attention_heads", "features": WIDTH}
+        | {"buckets": "=num_buckets", "max_distance": "=max_bucket_distance", "code": "WavLMAttention"},
+    ],
+}
+ROWS["sew-d"].append(convolution("SEWD", stride="=squeeze_factor"))
+ROWS["speecht5"].append(convolution("SpeechT5"))
+ROWS["wav2vec2-conformer"].append(convolution("Wav2Vec2Conformer"))
+
 # Read by hand: these run another type's code, or their default configuration is no model
 ROWS["layoutxlm"] = ROWS["layoutlmv2"]
 ROWS["pp_chart2table_vision"] = ROWS["got_ocr2_vision"]
@@ -917,10 +955,6 @@ NO_SCHEME = {
 NO_SCHEME |= {
     name: "the only positions are those that a convolution over zero padding sees"
     for name in ("cvt", "glpn", "pvt_v2", "segformer")
-}
-NO_SCHEME |= {
-    name: "a convolution over the tokens, which the model adds to them: not one of our schemes yet"
-    for name in ("data2vec-audio", "hubert", "sew", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
 }
 NO_SCHEME |= {
     "gemma4_assistant": "transformers' own default configuration is refused by its class",
