@@ -76,11 +76,14 @@ def test_kernels_of_interleaved_pairs_become_halves(tmp_path):
 
 
 def test_axes_of_size_1_in_front(tmp_path):
-    """A table [1, T, F] of a vision transformer is [T, F], and a row [F] is a table [1, F]."""
-    save_file({"table": TABLE[None, None], "row": TABLE[0]}, tmp_path / "a.safetensors")
+    """A table [1, T, F] of a vision transformer is [T, F], a row [F] is a table [1, F], and a grid is its rows."""
+    grid = TABLE[:6].reshape(1, 2, 3, 4)
+    save_file({"table": TABLE[None, None], "row": TABLE[0], "grid": grid}, tmp_path / "a.safetensors")
     wanted = {"table": hf.Stored("table", shape=(7, 4)), "row": hf.Stored("row", shape=(1, None))}
+    wanted["grid"] = hf.Stored("grid", shape=(6, 4))
     found = hf.read(tmp_path, wanted)
     np.testing.assert_array_equal(found["table"], TABLE)
     np.testing.assert_array_equal(found["row"], TABLE[:1])
+    np.testing.assert_array_equal(found["grid"], TABLE[:6])
     with pytest.raises(ValueError, match=r"table is F32\[1, 1, 7, 4\]; it needs to be floating \[28\]"):
         hf.read(tmp_path, {"table": hf.Stored("table", shape=(28,))})

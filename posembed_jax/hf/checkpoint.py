@@ -16,8 +16,10 @@ import numpy as np
 from posembed_jax.hf.config import Positions, from_config
 from posembed_jax.hf.weights import Stored, names, read, same
 from posembed_jax.scheme import Scheme
-from posembed_jax.schemes.distance import T5Bias
-from posembed_jax.schemes.windows import BEiTBias, SwinBias, SwinV2Bias
+from posembed_jax.schemes.distance import ClippedBias, T5Bias
+from posembed_jax.schemes.relative_logits import RelativeLogits
+from posembed_jax.schemes.transformer_xl import TransformerXLBias
+from posembed_jax.schemes.windows import BEiTBias, SwinBias
 
 Values = Mapping[str, Any]
 Params = dict[str, jax.Array]
@@ -25,7 +27,10 @@ Turn = Callable[[Any], Any]
 Path = tuple[str, ...]  # towers, then "tokens", or "additive" or "biases", place and array
 
 NAMES = "parameter_names.json"
-POSITIONAL = re.compile(r"position|relative|rel_pos|pos_emb|pos_bias|\bwpe\b|rpb|attention_biases|time_embed")
+POSITIONAL = re.compile(
+    r"position|relative|rel_pos|pos_emb|pos_bias|pos_proj|linear_pos|rpb|attention_biases|time_embeddings|bias_[uv]$"
+    r"|r_[wr]_bias$|rel_attn\.r$|emb_rel_|rel_logits|distance_embedding|(row|column)_embedder|\bwpe\b"
+)
 COMPUTED = re.compile(r"position_ids$|relative_position_index$|inv_freq$|relative_coords_table$|attention_bias_idxs$")
 
 
@@ -145,12 +150,15 @@ def _of_scheme(
 
 def stored(scheme: Scheme, array: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Turn]:
     """What transformers has of an array of ours: its shape there, and what makes it ours."""
-    if isinstance(scheme, T5Bias | SwinBias | BEiTBias):
+    if isinstance(scheme, T5Bias | ClippedBias | SwinBias | BEiTBias):
         return shape[::-1], np.transpose
-    if isinstance(scheme, SwinV2Bias) and array == "hidden_kernel":
+    if array.startswith("hidden_kernel") or isinstance(scheme, RelativeLogits):
         return shape[:0:-1], lambda x: x.T[None]
-    if isinstance(scheme, SwinV2Bias) and array == "hidden_bias":
+    if array.startswith("hidden_bias"):
         return shape[1:], lambda x: x[None]
+    if isinstance(scheme, TransformerXLBias) and array == "kernel":
+        heads, features, dim = shape
+        return (heads * dim, features), lambda x: x.reshape(heads, dim, features).swapaxes(1, 2)
     return shape, same
 
 

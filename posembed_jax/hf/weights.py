@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from posembed_jax import checks
 
 Key = TypeVar("Key")
+Shape = tuple[int, ...]
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 INDEX = "model.safetensors.index.json"
@@ -32,7 +34,8 @@ class Stored:
 
     Args:
         name: of the tensor, or its end: "embed_tokens.weight" is found as "model.embed_tokens.weight".
-        shape: in the file, but for axes of size 1 in front; None stands for any, and for any size.
+        shape: in the file, but for axes of size 1 in front, and for a grid `[height, width, F]` where
+            `[T, F]` is wanted; None stands for any, and for any size.
         then: what is done to it: `np.transpose` for a T5 table, `functools.partial(permute_layout, ...)` for the
             kernel of queries or keys.
 
@@ -161,11 +164,19 @@ def _tensor(name: str, one: Stored, file: Any) -> np.ndarray:
     """Checked before it is read."""
     part = file.get_slice(name)
     shape, kind = tuple(part.get_shape()), part.get_dtype()
-    wanted = shape if one.shape is None else one.shape
-    more = len(shape) - len(wanted)
-    inner = shape[more:] if more > 0 else (1,) * -more + shape
-    fits = all(b in (None, a) for a, b in zip(inner, wanted, strict=True)) and set(shape[: max(more, 0)]) <= {1}
-    if not fits or kind not in FLOATS:
+    inner = shape if one.shape is None else folded(shape, one.shape)
+    if inner is None or kind not in FLOATS:
         needs = "" if one.shape is None else f" {list(one.shape)}"
         raise ValueError(f"{name} is {kind}{list(shape)}; it needs to be floating{needs}: is it of this model?")
     return file.get_tensor(name).reshape(inner)
+
+
+def folded(shape: Shape, wanted: tuple[int | None, ...]) -> Shape | None:
+    """`shape` with as many axes as are wanted, if it then is what is wanted: ones in front go, a grid becomes rows."""
+    inner = (1,) * (len(wanted) - len(shape)) + shape
+    while len(inner) > len(wanted) and inner[0] == 1:
+        inner = inner[1:]
+    if len(inner) > len(wanted) == 2:
+        inner = math.prod(inner[:-1]), inner[-1]
+    fits = len(inner) == len(wanted) and all(b in (None, a) for a, b in zip(inner, wanted, strict=True))
+    return inner if fits else None

@@ -21,16 +21,36 @@ import warnings
 
 import torch
 import transformers
+from transformers.core_model_loading import revert_weight_conversion
 from transformers.models.auto import configuration_auto, modeling_auto
 
 from posembed_jax import hf
 from posembed_jax.hf.checkpoint import POSITIONAL, stored
-from posembed_jax.hf.config import facts
+from posembed_jax.hf.facts import facts
+from posembed_jax.hf.weights import folded
 
 FEWER = re.compile(
     r"^(num_(hidden_|encoder_|decoder_)?layers|n_layers?|(en|de)coder_layers|num_(en|de)coder_blocks|depth)$"
 )
-HINTS = {"entities": r"^entity_", "text": r"^embeddings\.position_", "visual": r"\.visual_position_"}
+HINTS = {  # in the names of the arrays at a place, or of an array, where its shape is that of others
+    "entities": r"^entity_",
+    "text": r"^embeddings\.position_",
+    "visual": r"\.visual_position_",
+    "before": r"^pre_tile",
+    "behind": r"^post_tile",
+    "windows": r"pos_embed_window",
+    **{axis: rf"\.{axis}_position_" for axis in "xyhw"},
+    "table_0": r"rel_pos_h$|rel_pos_y|row_embed",
+    "table_1": r"rel_pos_w$|rel_pos_x|column_embed",
+    "u": r"bias_u$|r_w_bias$",
+    "v": r"bias_v$|r_r_bias$",
+    "kernel": r"linear_pos\.|relative_k_proj|pos_proj|\.r$",
+    "keys": r"emb_rel_k",
+    "values": r"emb_rel_v",
+}
+# Ordered the other way around (SpeechT5), x before y (LayoutLMv3), every other layer has one (LeViT)
+SKIPPED = {"speecht5": ("encoder",), "layoutlmv3": ("attention",), "levit": ("stages", "between")}
+FLAG = re.compile(r"^use_.*(position|absolute)")  # another place of the same model
 
 
 def smaller(config):
@@ -47,11 +67,11 @@ def smaller(config):
     return config
 
 
-def made(model_type):
-    """The model on the meta device, of two layers if its class allows that."""
+def made(model_type, flags=()):
+    """The model on the meta device, of two layers if its class allows that, with some flags of its configuration."""
     for shrink in (smaller, lambda config: config):
         try:
-            config = shrink(configuration_auto.CONFIG_MAPPING[model_type]())
+            config = shrink(configuration_auto.CONFIG_MAPPING[model_type](**dict.fromkeys(flags, True)))
             with torch.device("meta"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return class_of(config)(config)
@@ -85,25 +105,27 @@ def pattern(names):
 
 
 def fits(shape, wanted):
-    """But for axes of size 1 in front."""
-    more = len(shape) - len(wanted)
-    return (1,) * -more + shape == (1,) * more + wanted
+    return folded(shape, wanted) is not None
 
 
-def names_of(model, positions, left, prefix=""):
+def names_of(model, positions, left, in_file):
     """The facts of one model: the names of its tokens and of the arrays at its places, and what is computed."""
     every = dict(model.named_parameters(remove_duplicate=False))
     parameters = {name: p for name, p in every.items() if POSITIONAL.search(name)}
     places, used = collections.defaultdict(dict), set()
     for place, scheme in {**positions.additive, **positions.biases}.items():
         word, _, number = place.partition(".")
+        words = [word, word.rstrip("s"), *([] if number.isdigit() else number.split("."))]
         for array, initializer in scheme.inits().items():
+            if word in SKIPPED.get(positions.model_type, ()):
+                continue
             wanted, _ = stored(scheme, array, initializer.shape)
             names = [name for name, p in parameters.items() if fits(tuple(p.shape), wanted)]
-            for hint in (HINTS.get(word), word, word.rstrip("s")):
+            for hint in (HINTS.get(array), *(HINTS.get(word) for word in words), *words):
+                if array.endswith(("_x", "_y")) and hint is None:
+                    hint = rf"embed{array[-2:]}\."
                 if hint and any(re.search(hint, name) for name in names):
                     names = [name for name in names if re.search(hint, name)]
-                    break
             if number.isdigit():
                 names = [name for name in names if number in name.split(".")]
                 names += places[word].get(array, ())
@@ -114,11 +136,22 @@ def names_of(model, positions, left, prefix=""):
                 left.append((place, type(scheme).__name__, array, wanted, names))
     fixed = {name for name, p in parameters.items() if name not in used and not p.requires_grad}
     left += [("unused", name, tuple(p.shape)) for name, p in parameters.items() if name not in used | fixed]
-    found = {place: {key: prefix + pattern(names) for key, names in arrays.items()} for place, arrays in places.items()}
-    facts = {"places": found, "tokens": [prefix + name for name in token_names(model, every)]}
-    facts["ignored"] = [re.escape(prefix + name) + "$" for name in sorted(fixed)]
+    found = {
+        place: {key: pattern([in_file[id(every[name])] for name in names]) for key, names in arrays.items()}
+        for place, arrays in places.items()
+    }
+    facts = {"places": found, "tokens": [in_file[id(every[name])] for name in token_names(model, every)]}
+    facts["tokens"] = list(dict.fromkeys(facts["tokens"]))
+    facts["ignored"] = [re.escape(in_file[id(every[name])]) + "$" for name in sorted(fixed)]
     facts["ignored"] += sorted(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
     return {key: value for key, value in facts.items() if value}
+
+
+def names_in_files(model):
+    """By the id of each parameter, its name in the files that `save_pretrained` writes."""
+    own = dict(model.named_parameters())
+    files = revert_weight_conversion(model, dict(own))
+    return {id(p): name for name, p in own.items()} | {id(p): name for name, p in files.items()}
 
 
 def token_names(model, every):
@@ -131,7 +164,7 @@ def token_names(model, every):
     return sorted((name for name, p in every.items() if p is table), key=lambda name: (name.count("."), name))
 
 
-def towers_of(model, config, positions, left, prefix=""):
+def towers_of(model, config, positions, left, in_file):
     """The same of each part: the outermost module that has its configuration."""
     found = {}
     for key, tower in positions.towers.items():
@@ -140,20 +173,22 @@ def towers_of(model, config, positions, left, prefix=""):
         if part is None or not inside:
             left.append(("no module", key))
             continue
-        name, module = inside[0]
-        facts = names_of(module, tower, [] if tower.towers else left, f"{prefix}{name}.") | {
-            "towers": towers_of(module, part, tower, left, f"{prefix}{name}.")
-        }
+        _, module = inside[0]
+        facts = names_of(module, tower, [] if tower.towers else left, in_file)
+        facts["towers"] = towers_of(module, part, tower, left, in_file)
         found[key] = {key: value for key, value in facts.items() if value}
     return found
 
 
-def facts_of(model_type, left):
-    model = made(model_type)
+def facts_of(model_type, left, flags=()):
+    model = made(model_type, flags)
     config = json.loads(model.config.to_json_string(use_diff=False))
     positions = hf.from_config(config, follow_upstream_bugs=True)
-    facts = names_of(model, positions, left if not positions.towers else [])
-    facts["towers"] = towers_of(model, model.config, positions, left)
+    in_file = names_in_files(model)
+    facts = names_of(model, positions, left if not positions.towers else [], in_file)
+    facts["towers"] = towers_of(model, model.config, positions, left, in_file)
+    for key in () if flags else [key for key, value in config.items() if FLAG.match(key) and value is False]:
+        facts["places"] = facts_of(model_type, left, (key,)).get("places", {}) | facts.get("places", {})
     return {key: value for key, value in facts.items() if value}
 
 

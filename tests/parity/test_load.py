@@ -112,3 +112,92 @@ def test_a_model_with_a_head(tmp_path):
     model.save_pretrained(tmp_path)
     found = hf.load(tmp_path)
     np.testing.assert_array_equal(found.tokens, model.bert.embeddings.word_embeddings.weight.detach().numpy())
+
+
+def small(model_type, folder, **settings):
+    """As `saved`, with settings of its own."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(model_type, **settings)
+    model = transformers.AutoModel.from_config(config).eval()
+    for name, parameter in model.named_parameters():
+        if "parametrizations" not in name:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(folder)
+    return model, hf.load(folder)
+
+
+def array(parameter):
+    return parameter.detach().numpy()
+
+
+def test_swin(tmp_path):
+    """Stages with tables of another number of heads, blocks with tables of their own."""
+    sizes = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "window_size": 4, "use_absolute_embeddings": True}
+    model, found = small("swin", tmp_path, depths=[2, 1], num_heads=[2, 4], **sizes)
+    assert sorted(found.biases) == ["stages.0.0", "stages.0.1", "stages.1.0"]
+    at = pe.positions.grid((4, 4))
+    for place, params in found.biases.items():
+        stage, block = map(int, place.split(".")[1:])
+        module = model.encoder.layers[stage].blocks[block].attention.relative_position_bias
+        bias = found.positions.biases[f"stages.{stage}"].bind(params)(at, at)
+        np.testing.assert_array_equal(bias, array(module()).reshape(bias.shape))
+    patches = found.positions.additive["patches"].bind(found.additive["patches"])(pe.positions.arange(256))
+    np.testing.assert_array_equal(patches, array(model.embeddings.position_embeddings)[0])
+
+
+@pytest.mark.parametrize("flag", ["use_relative_position_bias", "use_shared_relative_position_bias"])
+def test_beit(flag, tmp_path):
+    sizes = {"image_size": 12, "patch_size": 4, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    model, found = small("beit", tmp_path, num_hidden_layers=2, **sizes, **{flag: True})
+    tables = {name: array(p).T for name, p in model.named_parameters() if "relative_position_bias_table" in name}
+    assert len(found.biases) == len(tables) == (1 if "shared" in flag else 2)
+    for params, (_, table) in zip(
+        (found.biases[key] for key in sorted(found.biases)), sorted(tables.items()), strict=True
+    ):
+        np.testing.assert_array_equal(params["table"], table)
+    for place, params in found.biases.items():
+        found.positions.biases[place].bind(params)
+
+
+def test_conformer(tmp_path):
+    """The kernel of the relative keys, split into heads."""
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "conv_dim": [4] * 7}
+    sizes |= {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    model, found = small("wav2vec2-conformer", tmp_path, num_hidden_layers=2, **sizes)
+    assert sorted(found.biases) == ["attention.0", "attention.1"]
+    x = torch.randn(5, 8)
+    for layer, params in enumerate(found.biases[key] for key in sorted(found.biases)):
+        module = model.encoder.layers[layer].self_attn
+        theirs = array(module.linear_pos(x).view(5, 2, 4))
+        ours = np.einsum("tf,nfd->tnd", x.numpy(), params["kernel"])
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(params["u"], array(module.pos_bias_u))
+        np.testing.assert_array_equal(params["v"], array(module.pos_bias_v))
+
+
+def test_clip_has_towers(tmp_path):
+    text = {"vocab_size": 40, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    text |= {"intermediate_size": 8, "max_position_embeddings": 12}
+    vision = {"image_size": 12, "patch_size": 4, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    model, found = small("clip", tmp_path, text_config=text, vision_config=vision | {"intermediate_size": 8})
+    one, other = found.towers["text_config"], found.towers["vision_config"]
+    embeddings = model.text_model.embeddings
+    np.testing.assert_array_equal(one.tokens, array(embeddings.token_embedding.weight))
+    np.testing.assert_array_equal(one.additive[""]["table"], array(embeddings.position_embedding.weight))
+    theirs = array(model.vision_model.embeddings.position_embedding.weight)
+    np.testing.assert_array_equal(other.additive[""]["table"], theirs)
+    assert other.tokens is None
+
+
+def test_sam_has_tables_of_rows_and_of_columns(tmp_path):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 8}
+    sizes |= {"window_size": 3, "global_attn_indexes": [1], "mlp_dim": 8, "output_channels": 4}
+    model, found = small("sam_vision_model", tmp_path, **sizes)
+    for layer, module in enumerate(model.vision_encoder.layers):
+        params = found.biases[f"layers.{layer}"]
+        np.testing.assert_array_equal(params["table_0"][0], array(module.attn.rel_pos_h))
+        np.testing.assert_array_equal(params["table_1"][0], array(module.attn.rel_pos_w))
+        found.positions.biases[f"layers.{layer}"].bind(params)
+    np.testing.assert_array_equal(
+        found.additive["patches"]["table"], array(model.vision_encoder.pos_embed).reshape(64, 8)
+    )
