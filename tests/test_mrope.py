@@ -244,3 +244,71 @@ def test_memory_grows_with_the_tokens_alone():
     grids = jax.ShapeDtypeStruct((4096, 3), jnp.int32)
     compiled = jax.jit(lambda t, g: pe.mrope.positions(t, image_grids=g, merge=1)).lower(types, grids).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 2**16 * 4 * 16
+
+
+OMNI = {"merge": 2, "after": "largest", "tokens_per_second": 3, "seconds_first": True, "sound": True}
+# marks, a video of two frames of one token with three tokens of sound, marks, text
+SOUNDING = jnp.array([[0, 0, 0, 2, 3, 3, 2, 3, 0, 0, 0], [0, 0, 0, 2, 2, 3, 3, 3, 0, 0, 0]])
+VIDEOS = {"video_grids": jnp.array([[[2, 2, 2]], [[2, 2, 2]]]), "seconds_per_grid": jnp.array([[0.5], [2.5]])}
+
+
+def test_sound_stands_within_its_video():
+    """Both begin at one position; what comes after follows on what stands last, here the sound."""
+    out, following = pe.mrope.positions(SOUNDING, **VIDEOS, **OMNI)
+    assert out[..., 0].tolist() == [[0, 1, 2, 3, 3, 4, 4, 5, 6, 7, 8], [0, 1, 2, 3, 10, 3, 4, 5, 6, 7, 8]]
+    assert out[..., 1].tolist() == [[0, 1, 2, 3, 3, 4, 3, 5, 6, 7, 8], [0, 1, 2, 3, 3, 3, 4, 5, 6, 7, 8]]
+    assert following.tolist() == [9, 11]
+    paired, _ = pe.mrope.positions(SOUNDING, **VIDEOS, **OMNI, paired_marks=True)
+    assert paired[0, :, 0].tolist() == [0, 1, 1, 2, 2, 3, 3, 4, 5, 5, 6]
+    as_text, _ = pe.mrope.positions(SOUNDING, **VIDEOS, **OMNI | {"sound": False}, segment_ids=SOUNDING - 3)
+    assert as_text.shape == out.shape
+
+
+def test_fractional_times():
+    out, following = pe.mrope.positions(
+        SOUNDING[1:, :5], **{k: x[1:] for k, x in VIDEOS.items()}, **OMNI, fractional=True
+    )
+    assert out.dtype == following.dtype == jnp.float32
+    assert out[0, :, 0].tolist() == [0, 1, 2, 3, 10.5] and following.tolist() == [11.5]
+
+
+FUNCTIONS = {
+    "sound": lambda types, grids, ids: pe.mrope.positions(
+        types, video_grids=grids, segment_ids=ids, **OMNI, paired_marks=True
+    ),
+    "fractional": lambda types, grids, ids: pe.mrope.positions(
+        types, video_grids=grids, segment_ids=ids, **OMNI, fractional=True
+    ),
+    "xdrope": lambda types, grids, ids: pe.mrope.xdrope_positions(types, image_grids=grids, segment_ids=ids, merge=2),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_packed_rows_of_other_rules_are_separate_rows(name):
+    """Two documents in a row, padding between; eager, under jit and under vmap."""
+    one = jnp.array([0, 1, 1, 1, 1, 1, 1, 0]) if name == "xdrope" else jnp.array([0, 0, 2, 3, 2, 3, 3, 0])
+    grid = jnp.array([[1, 4, 4]] if name == "xdrope" else [[2, 2, 2]])
+    alone = FUNCTIONS[name](one, grid, jnp.ones(8, jnp.int32))
+    row = jnp.concatenate([one, jnp.zeros(3, jnp.int32), one])
+    ids = jnp.repeat(jnp.array([1, 0, 2]), jnp.array([8, 3, 8]), total_repeat_length=19)
+    packed, grids = jnp.stack([row, row]), jnp.stack([jnp.tile(grid, (2, 1))] * 2)
+    arguments = packed, grids, jnp.stack([ids, ids])
+    function = FUNCTIONS[name]
+    for out, following in (
+        function(*arguments),
+        jax.jit(function)(*arguments),
+        jax.jit(jax.vmap(function))(*arguments),
+    ):
+        for where in (slice(0, 8), slice(11, 19)):
+            np.testing.assert_array_equal(out[:, where], jnp.stack([alone[0]] * 2))
+        np.testing.assert_array_equal(out[:, 8:11], 0)
+        np.testing.assert_array_equal(following, alone[1])
+
+
+def test_images_that_are_drawn():
+    """The last of the grids first; what comes after them stands still."""
+    grids, start = jnp.array([[[1, 1, 2], [1, 2, 1]], [[0, 0, 0], [1, 1, 1]]]), jnp.array([5, 7])
+    function = functools.partial(pe.mrope.drawn_positions, length=5)
+    for out in (function(grids, start), jax.jit(function)(grids, start), jax.jit(jax.vmap(function))(grids, start)):
+        assert out[0].T.tolist() == [[5, 5, 7, 7, 9], [5, 6, 7, 7, 9], [5, 5, 7, 8, 9]]
+        assert out[1].T.tolist() == [[7, 8, 8, 8, 8]] * 3
