@@ -288,7 +288,7 @@ def test_positions_do_not_follow_the_reordered_tokens():
     assert pe.positions.zigzag(8, 2).reshape(2, 4).tolist() == [[0, 1, 6, 7], [2, 3, 4, 5]]
 
 
-@every()
+@every(heavy=True)
 def test_tables_closed_over_as_large_constants(row):
     """jax#14655: a [512, 512] constant stalled the compiler for seconds. No constant passes 64 KiB."""
     params = pe.init(row.scheme, jax.random.key(0))

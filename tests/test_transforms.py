@@ -36,7 +36,7 @@ def batch(row):
     return positions, positions[:, :S] + 1, values(B, T, row.heads, D)
 
 
-@every()
+@every(heavy=True)
 def test_jit_vmap_batch_and_row_by_row_agree(row):
     bound, arguments = row.scheme.bind(random_params(row.scheme)), batch(row)
     whole = apply(bound, *arguments)
@@ -76,7 +76,7 @@ def test_rotation_is_float32_with_one_cast_at_the_end(row, dtype):
     np.testing.assert_array_equal(got, bound(x.astype(jnp.float32), at).astype(dtype))
 
 
-@every(lambda row: row.place != "rotation")
+@every(lambda row: row.place != "rotation", heavy=True)
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_values_are_float32_whatever_the_parameters_are(row, dtype):
     params = random_params(row.scheme, dtype=dtype)
@@ -139,7 +139,7 @@ def test_equal_settings_share_one_trace(row):
     assert traces == ["bound", "static"]
 
 
-@every()
+@every(heavy=True)
 def test_bound_is_a_pytree_of_arrays(row):
     params = random_params(row.scheme)
     bound = row.scheme.bind(params)
