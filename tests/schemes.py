@@ -286,17 +286,18 @@ TABLE = [
 def every(where: Any = lambda row: True, *, heavy: bool = False) -> pytest.MarkDecorator:
     """Runs a test for each row of TABLE, as its argument `row`; where it is heavy, all but one of a kind are slow.
 
-    A kind is a contract, with or without several axes, learned arrays and content of its own.
+    A kind is a contract, with or without content of its own.
     """
-    return pytest.mark.parametrize("row", [_param(row, heavy=heavy) for row in TABLE if where(row)])
+    rows = [row for row in TABLE if where(row)]
+    return pytest.mark.parametrize("row", [_param(row, rows, heavy=heavy) for row in rows])
 
 
 def _kind(row: Row) -> Any:
-    return row.contract, row.axes, bool(row.learned), row.in_layers
+    return row.contract, row.in_layers
 
 
-def _param(row: Row, *more: Any, heavy: bool) -> Any:
-    first = next(other for other in TABLE if _kind(other) == _kind(row))
+def _param(row: Row, rows: list[Row], *more: Any, heavy: bool) -> Any:
+    first = next(other for other in rows if _kind(other) == _kind(row))
     marks = [pytest.mark.slow] if heavy and row is not first else []
     return pytest.param(row, *more, id="-".join([*more, row.name]), marks=marks)
 
@@ -476,7 +477,7 @@ def every_cached(test: Any) -> Any:
     `test_faces.py` shows for every row that the layers are the same.
     """
     pairs = [
-        _param(row, face, heavy=row.name not in OF_EACH_PLACE)
+        _param(row, TABLE, face, heavy=row.name not in OF_EACH_PLACE)
         for row in TABLE
         for face in LAYERS
         if row.cached and (face == "plain" or row.name in OF_EACH_PLACE)

@@ -194,7 +194,7 @@ def test_is_the_reference(name):
             np.testing.assert_array_equal(x[1], 0.0)
 
 
-@every(lambda row: row.place == "bias" and row.in_layers and not getattr(row.scheme, "sees_mask", False))
+@every(lambda row: row.place == "bias" and row.in_layers and not getattr(row.scheme, "sees_mask", False), heavy=True)
 def test_every_bias_is_the_reference(row):
     """With positions that all fit into the tables of the schemes."""
     at = {"query_positions": spread(row.scheme, pe.positions.arange(S) // 2)} if row.axes else {}

@@ -72,6 +72,7 @@ def test_minilm_knows_who_bites_whom_by_positions_alone(tmp_path):
     np.testing.assert_allclose(first[:8], theirs, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_digits_reports(tmp_path):
     quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # compiles most of its time
     out = run("digits.py", "--positions=rope", "--grids=8,12", "--steps=40", f"--output={tmp_path}", flags=quick)
@@ -136,6 +137,7 @@ def test_language_model_reports(tiny):
     assert (path / "whole/positions_bits_per_byte.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_language_model_resumes_where_it_was_interrupted(tiny):
     path, _ = tiny
     shutil.copytree(path / "checkpoints", path / "interrupted")

@@ -121,7 +121,7 @@ def test_adamw_moves_what_is_learned_and_nothing_else(row):
     assert changed != np.array_equal(in_nnx(*at), before)
 
 
-@every(lambda row: row.learned)
+@every(lambda row: row.learned, heavy=True)
 def test_serialization_round_trips(row):
     params = random_params(row.scheme)
     blank = jax.tree.map(jnp.zeros_like, {"params": params})

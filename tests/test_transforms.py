@@ -86,7 +86,7 @@ def test_values_are_float32_whatever_the_parameters_are(row, dtype):
     assert_same(row, got, apply(row.scheme.bind(wide), *batch(row)))
 
 
-@every()
+@every(heavy=True)
 def test_the_parameter_tree(row):
     """Learned arrays have the names and shapes that the table says; a fixed scheme has none."""
     params = pe.init(row.scheme, jax.random.key(0))

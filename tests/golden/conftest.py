@@ -1,7 +1,6 @@
 """`python -m pytest tests/golden [--cases DIR]`: one test for each case of DIR, and a table for each mechanism.
 
-In a run of all tests the default configurations of all model types ("sweep") are slow. A mechanism that we do not have
-fails, with what is missing.
+A mechanism that we do not have fails, with what is missing.
 """
 
 import collections
@@ -28,15 +27,6 @@ def folder(config):
 def pytest_generate_tests(metafunc):
     if "case_name" in metafunc.fixturenames:
         metafunc.parametrize("case_name", sorted(path.stem for path in folder(metafunc.config).glob("*.npz")))
-
-
-def pytest_collection_modifyitems(config, items):
-    asked = [config.invocation_params.dir / argument.split("::")[0] for argument in config.args]
-    if any(path == HERE or HERE in path.parents for path in asked):
-        return
-    for item in items:
-        if "test_golden[sweep_" in item.nodeid:
-            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
