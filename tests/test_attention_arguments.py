@@ -204,6 +204,7 @@ def test_layers_take_them(name):
     np.testing.assert_allclose(in_nnx(x, at), want, rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_layers_take_a_length_one_for_each_row_and_traced():
     """A cache whose length grows is turned over: the same as one pass at the new length."""
     rope = pe.RoPE(dim=4, layout="half", scaling=pe.DynamicNTK(factor=4.0, original_length=8))

@@ -188,6 +188,7 @@ def one_row(bias, query, positions, ids):
     return jnp.sum(out * values(1, S, N, 5, seed=9)), out[0]
 
 
+@pytest.mark.slow
 def test_eager_and_vmap_and_loop_agree():
     """Rows of which some have their positions aligned and others do not."""
     query, ids = inputs(heads=(N, N))[0], LAYOUTS["packed"]["query_segment_ids"]

@@ -57,6 +57,7 @@ def test_alibi_through_a_kernel_without_bias(dtype, tolerance):
     np.testing.assert_allclose(out.astype(jnp.float32), expected.astype(jnp.float32), atol=tolerance, rtol=0)
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_factors():
     query = jax.random.normal(jax.random.key(2), (1, 5, 2, 8))
     gates = jax.random.normal(jax.random.key(3), (5, 2))  # a forgetting gate: bias = sums[t] - sums[s]

@@ -52,6 +52,7 @@ def test_quickstart():
 @pytest.mark.parametrize(
     "positions", ["rope", *(pytest.param(name, marks=pytest.mark.slow) for name in SCHEMES if name != "rope")]
 )
+@pytest.mark.slow
 def test_linen_model_learns(positions):
     out = run("linen_model.py", "--positions", positions, "--steps", "21")
     assert number(f"{positions}, step 20: loss (.*)", out) < number(f"{positions}, step 0: loss (.*)", out) - 1.0

@@ -18,7 +18,14 @@ RULES = {
     "qwen3_vl": {"merge": 2, "split_frames": True},
     "ernie": {"merge": 2, "time_merge": 2},
 }
-every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+IN_DEFAULT_RUNS = ("qwen2_5_vl", "qwen3_vl")
+every_rule = pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(rule, id=name, marks=[] if name in IN_DEFAULT_RUNS else [pytest.mark.slow])
+        for name, rule in RULES.items()
+    ],
+)
 KINDS = ("image_grids", "video_grids")
 
 
@@ -284,6 +291,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.slow
 def test_packed_rows_of_other_rules_are_separate_rows(name):
     """Two documents in a row, padding between; eager, under jit and under vmap."""
     one = jnp.array([0, 1, 1, 1, 1, 1, 1, 0]) if name == "xdrope" else jnp.array([0, 0, 2, 3, 2, 3, 3, 0])

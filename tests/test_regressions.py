@@ -58,6 +58,7 @@ def test_all_4096_positions_differ_in_bfloat16_activations():
     assert len(np.unique(np.asarray(x.astype(jnp.bfloat16).astype(jnp.float32)), axis=0)) == 4096
 
 
+@pytest.mark.slow
 def test_decoding_at_position_0():
     """Transformer Engine, flax.nnx.RoPE: positions were arange(1) in a decode step, so each token stood at 0."""
     module = linen.Attention(heads=1, head_dim=8, rotation=ROPE)

@@ -84,6 +84,7 @@ def test_xpos_at_the_ends_of_its_reach():
     assert np.isnan(call(slow, x, far)[0]).all() and np.isfinite(call(slow, x, far)[1:]).all()
 
 
+@pytest.mark.slow
 def test_xpos_caches_keys_that_fit_later_queries():
     """What the first code cannot: its centre is the middle of the sequence so far. A cache moves by `rerotate`."""
     rope, k, at = pe.RoPE(dim=4, layout="interleaved"), normal(S, K, 4), jnp.arange(S, dtype=jnp.int32)
