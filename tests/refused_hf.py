@@ -60,7 +60,7 @@ ROWS = [
         "config",
         {"model_type": "mpt", "attn_config": {"alibi": False}},
         ValueError,
-        "but transformers does not read it for model_type 'mpt'; it needs attn_config['alibi']",
+        "which transformers' code for model_type 'mpt' does not follow; it needs attn_config['alibi']",
         "",
     ),
     (

@@ -60,6 +60,23 @@ def test_one_thing_instead_of_another():
     assert deberta.biases["attention"] == pe.DeBERTaBias(heads=24, dim=64, max_distance=512, buckets=256)
 
 
+def test_what_else_a_file_may_say():
+    phi = hf.from_config({"model_type": "phi4_multimodal_audio", "bias_max_distance": 5, "bias_symmetric": True})
+    assert phi.biases[""] == pe.ClippedBias(heads=16, left=4, right=4, symmetric=True)
+    kinds = [{"type": "1d", "max_distance": 64}, {"type": "horizontal", "scaling_factor": 50}, {"type": "vertical"}]
+    udop = hf.from_config({"model_type": "udop", "num_heads": 2, "relative_bias_args": kinds})
+    assert [udop.biases[f"encoder.{name}"].max_distance for name in ("tokens", "horizontal", "vertical")] == [
+        64,
+        100,
+        100,
+    ]
+    assert [udop.about[f"encoder.{name}"]["scale"] for name in ("tokens", "horizontal", "vertical")] == [1, 50, 100]
+    longt5 = hf.from_config({"model_type": "longt5", "encoder_attention_type": "transient-global"})
+    assert (
+        longt5.biases["encoder.global"] == longt5.biases["encoder"] and longt5.about["encoder.global"]["blocks"] == 16
+    )
+
+
 def test_a_convolution_is_no_scheme():
     wavlm = hf.from_config({"model_type": "wavlm", "num_conv_pos_embeddings": 64})
     bias = pe.T5Bias(heads=12, buckets=320, max_distance=800, bidirectional=True)
@@ -84,6 +101,8 @@ def test_towers():
         ({"model_type": "bert", "position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"model_type": "mpt", "attn_config": {"alibi_bias_max": 16}}, "attn_config"),
         ({"model_type": "gpt2", "n_positions": 8, "max_position_embeddings": 9}, "n_positions"),
+        ({"model_type": "mpnet", "relative_attention_num_buckets": 64}, "relative_attention_num_buckets == 32"),
+        ({"model_type": "gemma4_audio", "attention_context_right": 1}, "attention_context_right == 0"),
     ],
 )
 def test_upstream_bugs_are_followed_by_name_only(config, wrong):
@@ -97,6 +116,7 @@ def test_expressions():
     assert expressions.evaluate("=a // 2 + b[1] ** 2 - c['d'] % 3", names) == 11
     assert expressions.evaluate("=(a if e else -a, not e, a == 7 and a != 7 or a > 6)[0]", names) == -7
     assert expressions.evaluate({"x": ["=prod(patches(a, b))", "word"]}, {"a": 8, "b": (2, 4)}) == {"x": (8, "word")}
+    assert expressions.evaluate("=(get(c, 'd', 5), get(c, 'f', 5))", names) == (4, 5)
     assert expressions.names_in({"x": ["=prod(patches(a, b))", "word", 3]}) == {"a", "b"}
     with pytest.raises(ValueError, match="needs to be of names"):
         expressions.evaluate("=lambda: 3", {})

@@ -29,7 +29,7 @@ Path = tuple[str, ...]  # towers, then "tokens", or "additive" or "biases", plac
 NAMES = "parameter_names.json"
 POSITIONAL = re.compile(
     r"position|relative|rel_pos|pos_emb|pos_bias|pos_proj|linear_pos|rpb|attention_biases|time_embeddings|bias_[uv]$"
-    r"|r_[wr]_bias$|rel_attn\.r$|emb_rel_|rel_logits|distance_embedding|(row|column)_embedder|\bwpe\b"
+    r"|r_[wr]_bias$|rel_attn\.r$|emb_rel_|rel_logits|distance_embedding|(row|column)_embedder|xpath_(tag|subs)_|\bwpe\b"
 )
 COMPUTED = re.compile(r"position_ids$|relative_position_index$|inv_freq$|relative_coords_table$|attention_bias_idxs$")
 

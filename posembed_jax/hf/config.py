@@ -51,11 +51,13 @@ class Positions:
     The softmax scale is of `q @ k` with q and k `[..., T, N, D]` as they were rotated. In `about[place]`,
 
     - position_ids says how tokens are numbered where it is not by `positions.arange`: "padding", by
-      `positions.from_mask(mask, padding_position=-1)`; "cells", in each cell anew.
+      `positions.from_mask(mask, padding_position=-1)`; "cells", in each cell anew; "mentions", an entity has the mean
+      of the rows of its tokens, which are counted from 0.
     - first is the position of the first token, where it is not 0.
     - shape, of a table for the patches of a picture, is its rows and columns; prefix, how many tokens stand in front.
     - resize is how such a table is stretched to a picture of another shape.
     - scale multiplies positions, divided_by divides what is added, zero_padding puts zeros where padding is.
+    - bits: the table is rounded to whole numbers of so many (I-BERT); blocks: keys are of so many tokens each (LongT5).
     - convolution has the settings of a `conv_positions` whose result is added, of no other scheme.
     - scaled_with_logits: the bias is added before the softmax scale multiplies; rounded_to: in which dtype it is kept.
 

@@ -39,6 +39,7 @@ def patches(image_size: Any, patch_size: Any) -> tuple[int, ...]:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "ceil": math.ceil,
+    "get": lambda values, key, default: values.get(key, default),
     "isqrt": math.isqrt,
     "len": len,
     "max": max,

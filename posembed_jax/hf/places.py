@@ -69,7 +69,7 @@ def _counts(row: Values, values: Values, name: str, follow: bool) -> bool:
         if not evaluate(needed, values) and not follow:
             read = {key: values[key] for key in names_in(needed)}
             raise ValueError(
-                f"config has {read}, but transformers does not read it for model_type {name!r}; it needs "
+                f"config has {read}, which transformers' code for model_type {name!r} does not follow; it needs "
                 f"{needed[1:]}. {FOLLOW}"
             )
     return bool(evaluate(row.get("when", True), values))

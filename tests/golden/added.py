@@ -123,17 +123,22 @@ def check_scaled(case, sinusoids):
 # Learned tables
 
 
-def learned_of(table, index_offset):
+def learned_of(table, index_offset, out_of_range="error"):
     table = table.reshape(table.shape[-2:])
     scheme = pe.LearnedPositions(
-        length=table.shape[0] - index_offset, features=table.shape[1], index_offset=index_offset
+        length=table.shape[0] - index_offset,
+        features=table.shape[1],
+        index_offset=index_offset,
+        out_of_range=out_of_range,
     )
     return scheme.bind({"table": jnp.asarray(table)})
 
 
 def learned_place(case, name="par.weight"):
-    """Where the model has a learned table; of several, that of the length of the parameter."""
+    """Where the model has a learned table; of several, that of the length of the parameter, and of padding."""
     found = facts.places(case, pe.LearnedPositions)
+    if "in.attention_mask" in case.arrays:
+        found = [one for one in found if one.about.get("position_ids") == "padding"]
     if case.config:
         rows = case[name].reshape(case[name].shape[-2:]).shape[0]
         found = [one for one in found if one.scheme.length + one.scheme.index_offset == rows] or found
@@ -144,7 +149,17 @@ def check_learned(case):
     if "in.input_ids" in case.arrays:
         return check_sum(case)
     place = learned_place(case)
-    bound = learned_of(case["par.weight"], place.scheme.index_offset)
+    table = case["par.weight"]
+    if bits := place.about.get("bits"):  # I-BERT's, of whole numbers
+        step = np.float32(np.abs(table).max()) / np.float32(2 ** (bits - 1) - 1)
+        table = np.round(np.float32(1) / step * table) * step
+    if "out.out" not in case.arrays:
+        return check_lengths(case, place, table)
+    bound = learned_of(table, place.scheme.index_offset, place.scheme.out_of_range)
+    if place.about.get("position_ids") == "cells":
+        return check_cells(case, bound)
+    if "in.position_ids" in case.arrays and "out.out_ids" not in case.arrays:
+        return check_equal(bound(case["in.position_ids"]), case["out.out"])
     if "in.attention_mask" in case.arrays:
         assert place.about["position_ids"] == "padding"
         positions = pe.positions.from_mask(jnp.asarray(case["in.attention_mask"] != 0), padding_position=-1)
@@ -159,6 +174,32 @@ def check_learned(case):
     length = case["out.out"].shape[-2]
     for _, groups, theirs in case.outputs(r"out(?:_past(\d+))?"):
         check_equal(jnp.broadcast_to(bound(pe.positions.arange(length, int(groups[0] or 0))), theirs.shape), theirs)
+
+
+def check_lengths(case, place, table):
+    """A table that is stretched to each length."""
+    table = jnp.asarray(table.reshape(table.shape[-2:]))
+    for _, (length,), theirs in case.outputs(r"length_(\d+)"):
+        ours = pe.resize_table(table, table.shape[:1], (length,), shrink=True, **place.about["resize"])
+        check_close(ours, theirs, 4 * FEW * np.abs(table).max())
+
+
+def check_cells(case, bound):
+    """TAPAS: from 0 on in each cell of a table, which is a row and a column."""
+    columns, rows = np.moveaxis(case["in.cells"], -1, 0)
+    check_equal(bound(pe.positions.from_segment_ids(1 + rows * (columns.max() + 1) + columns)), case["out.out"])
+
+
+def check_mentions(case):
+    """LUKE: an entity has the mean of the rows of its tokens, and none where it has none."""
+    place = next(one for one in facts.places(case, pe.LearnedPositions) if one.about["position_ids"] == "mentions")
+    bound = learned_of(case["par.position_embeddings.weight"], place.scheme.index_offset)
+    at = case["in.position_ids"]
+    rows = bound(np.maximum(at, 0).reshape(at.shape[0], -1)).reshape(*at.shape, -1)
+    found = np.float64(rows) * (at >= 0)[..., None]
+    x = case["par.entity_embeddings.weight"][case["in.entity_ids"]] + case["par.token_type_embeddings.weight"][0]
+    ours = normalized(case, x + found.sum(-2) / np.maximum((at >= 0).sum(-1), 1)[..., None])
+    check_close(ours, case["out.out"], 4 * FEW * np.abs(ours).max())
 
 
 def embeddings_of(case):

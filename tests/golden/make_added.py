@@ -56,6 +56,10 @@ SMALL = {
     "attention_types": [[["global"], 1]],
     "image_size": 16,
     "patch_size": 4,
+    "shape_vocab_size": 5,
+    "shape_embed_dim": 6,
+    "pronunciation_vocab_size": 4,
+    "pronunciation_embed_dim": 6,
 }
 IDS = [[5, 3, 7, 2, 9, 4, 8, 6], [3, 4, 5, 6, 7, 1, 1, 1], [1, 1, 3, 4, 5, 6, 7, 8]]
 

@@ -47,6 +47,8 @@ HINTS = {  # in the names of the arrays at a place, or of an array, where its sh
     "kernel": r"linear_pos\.|relative_k_proj|pos_proj|\.r$",
     "keys": r"emb_rel_k",
     "values": r"emb_rel_v",
+    "tags": r"xpath_tag",
+    "subscripts": r"xpath_subs",
 }
 # Ordered the other way around (SpeechT5), x before y (LayoutLMv3), every other layer has one (LeViT)
 SKIPPED = {"speecht5": ("encoder",), "layoutlmv3": ("attention",), "levit": ("stages", "between")}
@@ -126,6 +128,8 @@ def names_of(model, positions, left, in_file):
                     hint = rf"embed{array[-2:]}\."
                 if hint and any(re.search(hint, name) for name in names):
                     names = [name for name in names if re.search(hint, name)]
+            if any(name.endswith(f".{array[6:]}.weight") for name in names):  # of a list of tables
+                names = [name for name in names if name.endswith(f".{array[6:]}.weight")]
             if number.isdigit():
                 names = [name for name in names if number in name.split(".")]
                 names += places[word].get(array, ())

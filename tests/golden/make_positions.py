@@ -274,7 +274,7 @@ def varied(row, config_class, model_class, changed):
 def switched_on(row, config):
     """Values with which the row counts."""
     for name in names_in(row["when"]):
-        for value in (True, False, 0, 1, "absolute", "learned"):
+        for value in (True, False, 0, 1, "absolute", "learned", "transient-global"):
             if evaluate(row["when"], {**names_of(config, row), name: value}):
                 return {name: value}
     return {}

@@ -82,6 +82,164 @@ def boxes(folder):
     save(folder, "abs_learned_2d", "layoutlm", "boxes", settings, "LayoutLMEmbeddings(config)(input_ids, bbox)", arrays)
 
 
+def read_of(table, run):
+    """What a table gives while a model runs."""
+    seen = []
+    hook = table.register_forward_hook(
+        lambda module, given, out: seen.append(out[0] if isinstance(out, tuple) else out)
+    )
+    run()
+    hook.remove()
+    return seen[0]
+
+
+def rows(folder, model_type, variant, settings, name, module, given, table, arrays):
+    """The rows that a module reads from its table, given these inputs."""
+    found = read_of(module.get_submodule(table), lambda: module(**given))
+    arrays = arrays | {"out.out": found, "par.weight": module.get_submodule(table).weight}
+    save(folder, "abs_learned", model_type, variant, settings, f"{name}(config)(...), its {table}", arrays)
+
+
+def texts(folder):
+    """Padding on the right, on the left and in between; a token is 1 where it is padding."""
+    ids = torch.tensor([[5, 3, 7, 2, 1, 1, 1, 1], [1, 1, 3, 4, 5, 6, 7, 8], [3, 4, 1, 1, 5, 6, 1, 7]])
+    padded, types = {"in.attention_mask": ids != 1}, {"token_type_ids": torch.zeros_like(ids)}
+    small = SMALL | {"vocab_size": 12, "max_position_embeddings": 16}
+    boxes = {"coordinate_size": 1, "shape_size": 2, "max_2d_position_embeddings": 8}
+    depth = {"max_depth": 3, "max_xpath_tag_unit_embeddings": 7, "max_xpath_subs_unit_embeddings": 9}
+    paths = depth | {"xpath_unit_hidden_size": 2, "tag_pad_id": 6, "subs_pad_id": 8, "pad_token_id": 1}
+    in_boxes = {"bbox": torch.zeros(3, 8, 4, dtype=torch.long)}
+    for model_type, name, variant, more, given, arrays in (
+        ("luke", "LukeEmbeddings", "padded", {}, types, padded),
+        ("markuplm", "MarkupLMEmbeddings", "padded", paths, {}, padded),
+        ("ibert", "IBertEmbeddings", "padded", {}, {}, padded),
+        ("ibert", "IBertEmbeddings", "quantized", {"quant_mode": True}, {}, padded),
+        ("esm", "EsmEmbeddings", "padded", {"pad_token_id": 1, "mask_token_id": 11}, {}, padded),
+        ("layoutlmv3", "LayoutLMv3TextEmbeddings", "padded", boxes, in_boxes, padded),
+        ("lxmert", "LxmertEmbeddings", "rows", {}, types, {}),
+    ):
+        settings = config(model_type, **(small | more))
+        module = random(getattr(of(model_type), name)(settings))
+        given = {"input_ids": ids, **given}
+        rows(folder, model_type, variant, settings, name, module, given, "position_embeddings", arrays)
+    settings = config("gpt_neo", **small, num_layers=1, num_heads=2, attention_types=[[["global"], 1]])
+    module = random(of("gpt_neo").GPTNeoModel(settings))
+    rows(folder, "gpt_neo", "rows", settings, "GPTNeoModel", module, {"input_ids": ids}, "wpe", {})
+
+    settings = config("reformer", axial_pos_embds=False, hidden_size=8, max_position_embeddings=16, vocab_size=12)
+    module = random(of("reformer").ReformerEmbeddings(settings))
+    given = {"input_ids": ids, "start_idx_pos_encodings": 3}
+    table = "position_embeddings.embedding"
+    at = {"in.position_ids": 3 + torch.arange(8)[None].expand(3, 8)}
+    rows(folder, "reformer", "from_3", settings, "ReformerEmbeddings", module, given, table, at)
+
+    settings = config("decision_transformer", hidden_size=8, n_layer=1, n_head=2, max_ep_len=16, state_dim=2, act_dim=2)
+    module, times = random(of("decision_transformer").DecisionTransformerModel(settings)), torch.tensor([[3, 4, 9, 15]])
+    given = {"states": torch.zeros(1, 4, 2), "actions": torch.zeros(1, 4, 2), "rewards": torch.zeros(1, 4, 1)}
+    given |= {"returns_to_go": torch.zeros(1, 4, 1), "timesteps": times, "attention_mask": torch.ones(1, 4)}
+    at, table = {"in.position_ids": times}, "embed_timestep"
+    rows(folder, "decision_transformer", "times", settings, "DecisionTransformerModel", module, given, table, at)
+
+    settings = config("sam3_lite_text_text_model", hidden_size=8, num_attention_heads=2, max_position_embeddings=6)
+    module = random(of("sam3_lite_text").Sam3LiteTextTextPositionEmbedding(6, 8))
+    arrays = {f"out.length_{n}": module(n)[0] for n in (6, 4, 11)} | {"par.weight": module.position_embedding}
+    ran = "Sam3LiteTextTextPositionEmbedding(6, 8)(n)"
+    save(folder, "abs_learned", "sam3_lite_text_text_model", "resized", settings, ran, arrays)
+
+
+def cells(folder):
+    """TAPAS: columns and rows of a table's cells, 0 for the question; and positions past the table."""
+    found = [[[0, 0]] * 3 + [[1, 1]] * 2 + [[2, 1]] + [[1, 2]] * 3, [[0, 0]] + [[2, 2]] * 8]
+    types = torch.zeros(2, 9, 7, dtype=torch.long)
+    types[..., 1:3] = torch.tensor(found)
+    small = SMALL | {"vocab_size": 12, "type_vocab_sizes": [3, 4, 4, 2, 4, 4, 4]}
+    for variant, more in (
+        ("cells", {"max_position_embeddings": 6}),
+        ("tokens", {"max_position_embeddings": 16, "reset_position_index_per_cell": False}),
+    ):
+        settings = config("tapas", **small, **more)
+        module = random(of("tapas").TapasEmbeddings(settings))
+        given = {"input_ids": torch.ones(2, 9, dtype=torch.long), "token_type_ids": types}
+        arrays, table = {"in.cells": types[..., 1:3]}, "position_embeddings"
+        rows(folder, "tapas", variant, settings, "TapasEmbeddings", module, given, table, arrays)
+
+
+def mentions(folder):
+    """LUKE: an entity is where its tokens are; there is -1 for those that it has not."""
+    settings = config("luke", **SMALL, entity_vocab_size=6, entity_emb_size=8, max_position_embeddings=16)
+    module, ids = random(of("luke").LukeEntityEmbeddings(settings)), torch.tensor([[3, 5, 0]])
+    at = torch.tensor([[[2, 3, 4, -1], [0, -1, -1, -1], [-1, -1, -1, -1]]])
+    arrays = {"in.entity_ids": ids, "in.position_ids": at, "out.out": module(ids, at), **parameters(module)}
+    save(folder, "abs_learned", "luke", "mentions", settings, "LukeEntityEmbeddings(config)(ids, positions)", arrays)
+
+
+def paths(folder):
+    """MarkupLM: tags and subscripts on the way to a node, a table for each depth of either."""
+    small = {"max_depth": 3, "max_xpath_tag_unit_embeddings": 7, "max_xpath_subs_unit_embeddings": 9}
+    settings = config("markuplm", **SMALL, **small, xpath_unit_hidden_size=2)
+    made = random(of("markuplm").XPathEmbeddings(settings))
+    tags, subscripts = torch.tensor([[[0, 2, 6], [3, 3, 1]]]), torch.tensor([[[8, 0, 1], [4, 5, 4]]])
+    arrays = {"in.tags": tags, "in.subscripts": subscripts}
+    with torch.no_grad():
+        seen = read_of(made.xpath_unitseq2_inner, lambda: made(tags, subscripts))
+    arrays |= {"out.inner": seen, **parameters(made)}
+    save(folder, "abs_axial", "markuplm", "xpath", settings, "XPathEmbeddings(config)(tags, subscripts)", arrays)
+
+
+def sounds(folder):
+    """Encoders add their whole table to frames, which are silent here: no weight but the table's is other than 0."""
+    for model_type, module, name in (
+        ("voxtral_encoder", "voxtral", "VoxtralEncoder"),
+        ("moss_transcribe_diarize_audio", "moss_transcribe_diarize", "MossTranscribeDiarizeAudioModel"),
+        ("audioflamingo3_encoder", "audioflamingo3", "AudioFlamingo3Encoder"),
+        ("qwen2_audio_encoder", "qwen2_audio", "Qwen2AudioEncoder"),
+    ):
+        names = {"d_model" if model_type.startswith("qwen2") else "hidden_size": 8}
+        names |= {name: 2 for name in ("encoder_attention_heads", "num_attention_heads")}
+        settings = config(model_type, **names, max_source_positions=6, num_mel_bins=4)
+        for key in ("encoder_layers", "num_hidden_layers"):
+            if key in settings.attribute_map or hasattr(settings, key):
+                setattr(settings, key, 1)
+        made = getattr(of(module), name)(settings).eval()
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.zero_()
+            made.embed_positions.weight.normal_()
+        seen = []
+        made.layers[0].register_forward_pre_hook(
+            lambda module, given, named, seen=seen: seen.append((*given, *named.values())[0]), with_kwargs=True
+        )
+        mask = {"input_features_mask": torch.ones(1, 12)} if model_type.startswith("audioflamingo") else {}
+        made(torch.zeros(1, 4, 12), **mask)
+        arrays = {"out.out": seen[0][0], "par.weight": made.embed_positions.weight}
+        save(
+            folder, "abs_learned", model_type, "silence", settings, f"{name}(config)(silence), its first layer", arrays
+        )
+    settings = config("audio-spectrogram-transformer", **SMALL, patch_size=4, max_length=14, num_mel_bins=12)
+    settings.frequency_stride = settings.time_stride = 3
+    made = random(of("audio_spectrogram_transformer").ASTEmbeddings(settings))
+    arrays = {"in.input_values": torch.zeros(1, 14, 12), **parameters(made)}
+    arrays["out.out"] = made(arrays["in.input_values"])
+    save(folder, "abs_interp2d", "audio-spectrogram-transformer", "sound", settings, "ASTEmbeddings(config)(x)", arrays)
+
+
+def series(folder):
+    """Time series: patches, and a class token, of zeros."""
+    patches = {"context_length": 16, "patch_length": 4, "patch_stride": 3, "d_model": 8, "num_input_channels": 2}
+    for variant, more in (
+        ("class_token", {"use_cls_token": True, "positional_encoding_type": "random"}),
+        ("fixed", {}),
+    ):
+        settings = config("patchtst", **patches, **more, positional_dropout=0.0)
+        made = of("patchtst").PatchTSTPositionalEncoding(settings, 5)
+        arrays = {"out.out": made(torch.zeros(1, 2, 5, 8))[0, 0], "par.weight": made.position_enc}
+        save(folder, "abs_learned", "patchtst", variant, settings, "PatchTSTPositionalEncoding(config, 5)(0)", arrays)
+    settings = config("patchtsmixer", **patches, use_positional_encoding=True, positional_encoding_type="random")
+    made = of("patchtsmixer").PatchTSMixerPositionalEncoding(settings)
+    arrays = {"out.out": made(torch.zeros(1, 2, settings.num_patches, 8))[0, 0], "par.weight": made.position_enc}
+    save(folder, "abs_learned", "patchtsmixer", "random", settings, "PatchTSMixerPositionalEncoding(config)(0)", arrays)
+
+
 def convolutions(folder):
     small = {"hidden_size": 16, "num_conv_pos_embedding_groups": 4}
     for model_type, name, kernel, x in (
@@ -105,6 +263,17 @@ def sinusoids(folder):
     save(folder, "sin_2d_detr", "dab-detr", "mask", settings, ran, {"in.mask": MASK, "out.out": out})
 
 
+def fairseq(folder):
+    """Sinusoids whose row of padding is zero."""
+    ids = torch.tensor([[5, 3, 7, 2, 1, 1], [1, 1, 3, 4, 5, 6]])
+    settings = config("trocr", d_model=8, max_position_embeddings=12, use_learned_position_embeddings=False)
+    made = of("trocr").TrOCRSinusoidalPositionalEmbedding(14, 8, settings.pad_token_id)
+    arrays = {"in.input_ids": ids, "out.table_8_pad1": made.weights, "out.out_8_pad1": made(ids)}
+    arrays["out.out_past4_8_pad1"] = made(ids, 4)
+    ran = "TrOCRSinusoidalPositionalEmbedding(14, 8, 1)(input_ids, past_key_values_length)"
+    save(folder, "sin_1d", "trocr", "padding", settings, ran, arrays)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)
@@ -113,7 +282,9 @@ def main():
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
-    for make in (pictures, buckets, tiles, boxes, convolutions, sinusoids):
+    everything = (pictures, buckets, tiles, boxes, texts, cells, mentions, paths, sounds, series, convolutions)
+    everything += (sinusoids, fairseq)
+    for make in everything:
         make(folder)
 
 

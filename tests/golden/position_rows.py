@@ -116,14 +116,29 @@ ROWS |= {
     "decision_transformer": [learned("embed_timestep.weight", "=max_ep_len", place="timesteps")],
     "clvp_decoder": [learned("position_embeds_layer.weight")],
     "dpr": [learned()],
-    "tapas": [learned(about={"position_ids": "='cells' if reset_position_index_per_cell else 'tokens'"})],
+    "tapas": [
+        learned(
+            out_of_range="='clip' if reset_position_index_per_cell else 'error'",
+            about={"position_ids": "='cells' if reset_position_index_per_cell else 'tokens'"},
+        )
+    ],
     "mra": [learned(offset=2, length=TEXT)],
     "nystromformer": [learned(offset=2, length=TEXT)],
     "yoso": [learned(offset=2, length=TEXT)],
     "canine": [learned("char_position_embeddings.weight", "=num_hash_buckets")],
     "visual_bert": [learned(place="text"), learned("visual_position_embeddings.weight", place="visual")],
-    "luke": [padded(place="text"), padded("entity_embeddings.position_embeddings.weight", place="entities")],
-    "markuplm": [padded()],
+    "luke": [
+        padded(place="text"),
+        learned("entity_embeddings.position_embeddings.weight", place="entities", about={"position_ids": "mentions"}),
+    ],
+    "markuplm": [
+        padded(place="text"),
+        *(
+            {"place": f"xpath.{place}", "kind": "axial", "shape": f"=(max_xpath_{part}_unit_embeddings,) * max_depth"}
+            | {"features": "=max_depth * xpath_unit_hidden_size", "join": "concatenate", "code": "XPathEmbeddings"}
+            for place, part in (("tags", "tag"), ("subscripts", "subs"))
+        ),
+    ],
     "lilt": [padded(place="text")],
     "prophetnet": [
         padded("position_embeddings.weight", place="", features="=hidden_size"),
@@ -134,7 +149,8 @@ ROWS |= {
     ],
     "esm": [padded(when="=position_embedding_type == 'absolute'", instead_of_rotation=True)],
 }
-ROWS["mpnet"][1]["max_distance"] = 128
+ROWS["mpnet"][1] |= {"max_distance": 128, "requires": ["=relative_attention_num_buckets == 32"]}
+ROWS["ibert"][0]["about"] |= {"bits": "=8 if quant_mode else None"}
 
 # Encoders and decoders
 BART = "embed_positions.weight"
@@ -245,6 +261,11 @@ ROWS |= {
 # T5
 for name in ("longt5", "mt5", "pop2piano", "switch_transformers", "t5", "umt5"):
     ROWS[name] = [t5("encoder"), t5("decoder", bidirectional=False)]
+ROWS["longt5"][1]["code"] = "LongT5Attention"
+ROWS["longt5"].append(
+    t5("encoder.global", tensor="global_relative_attention_bias.weight")
+    | {"when": "=encoder_attention_type == 'transient-global'", "about": {"blocks": "=global_block_size"}}
+)
 ROWS["pix2struct_text_model"] = [t5(bidirectional=False)]
 
 # ALiBi
@@ -479,7 +500,8 @@ ROWS |= {
     "layoutlmv2": V2,
     "layoutlmv3": [
         padded(place="text"),
-        *boxes("", "=coordinate_size", "=shape_size", True),
+        *boxes("", "=coordinate_size", "=shape_size", True)[:2],
+        *(row | {"out_of_range": "clip"} for row in boxes("", "=coordinate_size", "=shape_size", True)[2:]),
         *box_biases(True),
         grid("pos_embed", 1, shape="=patches(input_size, patch_size)") | {"place": "patches", "when": "=visual_embed"},
     ],
@@ -492,18 +514,27 @@ ROWS |= {
         padded("box_position_embeddings.weight", place="layout", features="=hidden_size // channel_shrink_ratio"),
     ],
     "udop": [
-        # relative_bias_args may say other numbers, which no known file does
-        t5("encoder.tokens", tensor="relative_bias.biases.0.relative_attention_bias.weight")
-        | {"buckets": 32, "max_distance": 128},
         *(
-            t5(f"encoder.{name}", tensor=f"relative_bias.biases.{i}.relative_attention_bias.weight")
-            | {"buckets": 32, "max_distance": 100, "about": {"scale": 100, "of": name}}
-            for i, name in ((1, "horizontal"), (2, "vertical"))
+            t5(f"encoder.{place}", tensor=f"relative_bias.biases.{i}.relative_attention_bias.weight")
+            | {
+                "buckets": f"=get(relative_bias_args[{i}], 'relative_attention_num_buckets', 32)",
+                "max_distance": f"=get(relative_bias_args[{i}], 'max_distance', {furthest})",
+                "bidirectional": f"=get(relative_bias_args[{i}], 'bidirectional', True)",
+                "requires": [f"=relative_bias_args[{i}]['type'] == '{kind}'"],
+                "about": {"scale": f"=get(relative_bias_args[{i}], 'scaling_factor', {scale})", "of": place},
+            }
+            for i, (place, kind, furthest, scale) in enumerate(
+                (
+                    ("tokens", "1d", 128, 1),
+                    ("horizontal", "horizontal", 100, 100),
+                    ("vertical", "vertical", 100, 100),
+                )
+            )
         ),
         t5("decoder", bidirectional=False, tensor="SelfAttention.relative_attention_bias.weight"),
         *(
             learned(f"cell_2d_embedding.{side}_position_embeddings.weight", "=max_2d_position_embeddings", "=d_model")
-            | {"place": f"encoder.boxes.{side}"}
+            | {"place": f"encoder.boxes.{side}", "about": {"joined": False, "scale": "=max_2d_position_embeddings - 1"}}
             for side in "xy"
         ),
     ],
@@ -786,6 +817,7 @@ ROWS |= {
     "gemma4_audio": [
         xl("", "=num_attention_heads", denominator="half_minus_1", layout="sin_cos", biases=False)
         | {"code": "Gemma4AudioRelPositionalEncoding"}
+        | {"requires": ["=attention_chunk_size == attention_context_left - 1", "=attention_context_right == 0"]}
     ],
     "wav2vec2-conformer": [
         xl("attention", "=num_attention_heads", code="Wav2Vec2ConformerSelfAttention")
@@ -818,7 +850,7 @@ ROWS |= {
     ],
     "phi4_multimodal_audio": [
         {"place": "", "kind": "clipped", "heads": "=num_attention_heads", "symmetric": "=bias_symmetric"}
-        | {"left": "=bias_max_distance", "right": "=bias_max_distance - 1"}
+        | {"left": "=bias_max_distance - 1 if bias_symmetric else bias_max_distance", "right": "=bias_max_distance - 1"}
         | {"tensor": "relative_attention_bias_layer.bias_values.weight"}
     ],
     "cpmant": [
@@ -897,11 +929,11 @@ ROWS["sew-d"] = [
 ]
 ROWS["patchtst"] = [
     learned("position_enc", "=(max(context_length, patch_length) - patch_length) // patch_stride + 1 + use_cls_token")
-    | {"features": "=d_model"}
+    | {"features": "=d_model", "about": {"kept_fixed": "=positional_encoding_type == 'sincos'"}}
 ]
 ROWS["patchtsmixer"] = [
     learned("position_enc", "=(max(context_length, patch_length) - patch_length) // patch_stride + 1", "=d_model")
-    | {"when": "=use_positional_encoding"}
+    | {"when": "=use_positional_encoding", "about": {"kept_fixed": "=positional_encoding_type == 'sincos'"}}
 ]
 
 

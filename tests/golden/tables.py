@@ -34,6 +34,22 @@ def pair(size):
     return tuple(size) if isinstance(size, list | tuple) else (size, size)
 
 
+def check_paths(case):
+    """MarkupLM: the tags on the way to a node and their subscripts, side by side, and one added to the other."""
+    found = 0.0
+    for place in facts.places(case, pe.AxialPositions):
+        kind = place.name.removeprefix("xpath.")
+        tables = {
+            f"table_{i}": one(case, f"xpath_{kind[:3]}.*_sub_embeddings\\.{i}\\.weight")
+            for i in range(place.scheme.position_axes)
+        }
+        found = found + place.scheme.bind({name: jnp.asarray(table) for name, table in tables.items()})(
+            case[f"in.{kind}"]
+        )
+    x = np.float64(found) @ one(case, "xpath_unitseq2_inner.weight").T + one(case, "xpath_unitseq2_inner.bias")
+    check_close(x, case["out.inner"], 20 * FEW * np.abs(x).max())
+
+
 def check_axial(case):
     """Reformer: tokens are counted through a grid, and a number past its last has no row."""
     weights = [case[f"par.weights.{axis}"] for axis in (0, 1)]
@@ -130,6 +146,17 @@ def check_resized(case):
         assert len(set(apart.argmin(1))) == len(theirs) and apart.argmin(1)[0] == 0
         return check_close(apart.min(1), np.zeros(len(theirs)), tolerance)
     check_close(np.broadcast_to(tokens, case["out.out"].shape), case["out.out"], tolerance)
+
+
+def check_sound(case):
+    """The patches of a spectrogram, after two tokens."""
+    (place,) = facts.places(case, pe.LearnedPositions)
+    rows = place.scheme.bind({"table": jnp.asarray(one(case, "position_embeddings")[0])})
+    bias, front = one(case, "patch_embeddings.*bias"), [one(case, "cls_token"), one(case, "distillation_token")]
+    patches = np.broadcast_to(bias, (np.prod(place.about["shape"]), bias.size))
+    tokens = np.concatenate([*(token.reshape(1, -1) for token in front), patches])
+    assert place.about["prefix"] == len(front)
+    check_equal(tokens + rows(pe.positions.arange(len(tokens))), case["out.out"][0])
 
 
 def check_native_resolution(case, table, bias):

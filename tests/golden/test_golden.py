@@ -69,6 +69,9 @@ OF_ARRAY = {  # (mechanism, an array that only this form of its cases has)
     ("bias_t5", "out.predict"): distances.check_prophetnet_buckets,
     ("bias_t5", "par.gru_rel_pos_const"): content.check_gated,
     ("abs_learned", "par.HashBucketCodepointEmbedder_0.weight"): tables.check_hashed,
+    ("abs_learned", "in.entity_ids"): added.check_mentions,
+    ("abs_axial", "in.tags"): tables.check_paths,
+    ("abs_interp2d", "in.input_values"): tables.check_sound,
 }
 
 
