@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from refusals import FLAG, IDS, INT, KEYS, POSITIVE, REROTATE, ROPE, N, Q, good
+import jax.numpy as jnp
+from refusals import FLAG, IDS, INT, KEYS, POSITIVE, REROTATE, ROPE, F, N, Q, good
 
 import posembed_jax as pe
 from posembed_jax import hf
@@ -29,6 +30,8 @@ class MyScaling(pe.Scaling):
     def scale(self, frequencies, base):
         return frequencies
 
+
+PATCHES = good(hf.patch_table, table=jnp.ones((5, F)), shape=(2, 2), about={"prefix": 1, "shape": (2, 2)})
 
 OF_FILE = good(hf.scaling, max_position_embeddings=16)
 
@@ -241,6 +244,11 @@ ROWS = [
         "model_type is 'llama'; it needs to be one",
         "",
     ),
+    (PATCHES, "about", {}, ValueError, "; it needs to be that of a table of patches, which has a shape"),
+    (PATCHES, "shape", (3, 2), ValueError, "; the model of this table, of (2, 2), needs the same", ""),
+    (PATCHES, "shape", (4,), ValueError, "; the model of this table, of (2, 2), needs", ""),
+    (PATCHES, "table", jnp.ones((4, F)), AssertionError, "a floating table [1 + the product of (2, 2) + 0, F]"),
+    (PATCHES, "table", jnp.ones((5, F), int), AssertionError, "a floating table [1 + the product of (2, 2) + 0, F]"),
     # transformers' files.
     (OF_FILE, "parameters", {"rope_type": "ntk-aware"}, ValueError, "its rope_type needs to be one of ['axial', "),
     (OF_FILE, "parameters", {"rope_type": "linear", "type": "yarn"}, ValueError, "not ['linear', 'yarn']"),

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import posembed_jax as pe
@@ -120,3 +122,31 @@ def test_expressions():
     assert expressions.names_in({"x": ["=prod(patches(a, b))", "word", 3]}) == {"a", "b"}
     with pytest.raises(ValueError, match="needs to be of names"):
         expressions.evaluate("=lambda: 3", {})
+
+
+STRETCHED = {}  # one type for each way in which a table of patches is stretched
+for name in sorted(TYPES - BROKEN):
+    for place, about in hf.from_config({"model_type": name}).about.items():
+        if "shape" in about and "resize" in about:
+            STRETCHED.setdefault(json.dumps({**about, "shape": len(about["shape"])}, sort_keys=True), (name, place))
+
+
+@pytest.mark.parametrize("name,place", STRETCHED.values(), ids=[name for name, _ in STRETCHED.values()])
+def test_a_table_of_patches_as_it_is_and_stretched(name, place):
+    about = {**hf.from_config({"model_type": name}).about[place], "shape": (4, 4)}
+    front, behind = about.get("prefix", 0), about.get("behind", 0)
+    table = jnp.arange(front + 16 + behind, dtype=jnp.float32)[:, None]
+    own = hf.patch_table(table, (4, 4), about)
+    assert sorted(own[:, 0].tolist()) == table[front * about.get("prefix_unused", False) :, 0].tolist()
+    other = hf.patch_table(jnp.ones_like(table), (6, 2), about)
+    assert other.shape == (len(own) - 4, 1)
+    if "padding" not in about["resize"]:
+        np.testing.assert_allclose(other, 1.0, rtol=1e-6)
+
+
+def test_a_table_that_repeats_and_a_row_for_all():
+    about = {"prefix": 0, "shape": (2, 3), "resize": {"method": "tile"}}
+    repeated = hf.patch_table(jnp.arange(6.0)[:, None], (3, 4), about)
+    assert repeated[:, 0].tolist() == [0, 1, 2, 0, 3, 4, 5, 3, 0, 1, 2, 0]
+    about = {"prefix": 1, "shape": (1, 2), "prefix_added_to_all": True}
+    assert hf.patch_table(jnp.array([[8.0], [1.0], [2.0]]), (1, 2), about)[:, 0].tolist() == [9.0, 10.0]

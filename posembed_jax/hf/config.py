@@ -55,7 +55,9 @@ class Positions:
       of the rows of its tokens, which are counted from 0.
     - first is the position of the first token, where it is not 0.
     - shape, of a table for the patches of a picture, is its rows and columns; prefix, how many tokens stand in front.
-    - resize is how such a table is stretched to a picture of another shape.
+    - resize is how such a table is stretched to a picture of another shape, which `patch_table` does; merge is the side
+      of the blocks that patches come in, windows how many rows and columns of windows they come in, prefix again in
+      front of each, and tokens_in_front_without how many tokens in front have no row.
     - scale multiplies positions, divided_by divides what is added, zero_padding puts zeros where padding is.
     - bits: the table is rounded to whole numbers of so many (I-BERT); blocks: keys are of so many tokens each (LongT5).
     - convolution has the settings of a `conv_positions` whose result is added, of no other scheme.

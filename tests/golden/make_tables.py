@@ -63,6 +63,12 @@ def buckets(folder):
     arrays = {"in.patch_attention_mask": MASK, "out.out": made(pixels, MASK), **parameters(made)}
     ran = "SmolVLMVisionEmbeddings(config)(pixel_values, patch_attention_mask)"
     save(folder, "abs_bucket2d", "smolvlm_vision", "buckets", settings, ran, arrays)
+    settings, mask = config("phi4_multimodal_vision", **SMALL, image_size=20, patch_size=4), torch.ones(2, 3, 25) > 0
+    mask[1, 2:], mask[1, :, 7:] = False, False
+    made, pixels = random(of("phi4_multimodal").Phi4MultimodalVisionEmbeddings(settings)), torch.zeros(2, 3, 12, 100)
+    arrays = {"in.patch_attention_mask": mask, "out.out": made(pixels, mask), **parameters(made)}
+    ran = "Phi4MultimodalVisionEmbeddings(config)(pixel_values, patch_attention_mask)"
+    save(folder, "abs_bucket2d", "phi4_multimodal_vision", "buckets", settings, ran, arrays)
 
 
 def tiles(folder):

@@ -26,6 +26,7 @@ BILINEAR = {"method": "bilinear", "antialias": False, "align_corners": False}
 SMOOTH_BICUBIC = {"method": "bicubic", "antialias": True, "align_corners": False}
 SMOOTH_BILINEAR = {"method": "bilinear", "antialias": True, "align_corners": False}
 CORNERS = {"method": "bilinear", "antialias": False, "align_corners": True}
+MERGED = {"merge": "=spatial_merge_size"}  # block after block of patches
 
 
 def learned(tensor="position_embeddings.weight", length=TEXT, features=WIDTH, offset=0, place="", **rest):
@@ -315,19 +316,19 @@ ROWS |= {
     "idefics_vision": [grid(TABLE, 1, {**BICUBIC, "by_scale": True}, code="IdeficsVisionEmbeddings")],
     "dpt": [grid(PARAMETER, 1, BILINEAR)],
     "tipsv2_vision_model": [grid(PARAMETER, 1, SMOOTH_BILINEAR)],
-    "rf_detr_dinov2": [grid(PARAMETER, 1, SMOOTH_BICUBIC)],
+    "rf_detr_dinov2": [grid(PARAMETER, 1, SMOOTH_BICUBIC, about={"windows": "=num_windows"})],
     "unlimited_ocr_vision_encoder": [grid(TABLE, 1, SMOOTH_BICUBIC)],
     "step3p5_vision": [grid(TABLE, 0, BILINEAR)],
     "ovis2_vision": [grid(TABLE)],
     "eomt": [grid("position_embeddings.weight", about={"tokens_in_front_without": "=1 + num_register_tokens"})],
     "videomt": [grid("position_embeddings.weight", about={"tokens_in_front_without": "=1 + num_register_tokens"})],
     "granite_docling_vision": [grid(TABLE, 0, BICUBIC)],
-    "phi4_multimodal_vision": [grid(TABLE, 0, {"method": "buckets", "below_one": True})],
+    "phi4_multimodal_vision": [grid(TABLE, 0, {"method": "buckets", "reciprocal": True})],
     "siglip2_vision_model": [
         grid(TABLE, 0, SMOOTH_BILINEAR, "=(isqrt(num_patches), isqrt(num_patches))"),
     ],
     "cosmos3_edge_vision": [
-        grid(TABLE, 0, SMOOTH_BILINEAR, "=(isqrt(num_patches), isqrt(num_patches))"),
+        grid(TABLE, 0, SMOOTH_BILINEAR, "=(isqrt(num_patches), isqrt(num_patches))", about=MERGED),
     ],
     "hunyuan_vl_vision": [
         grid(
@@ -405,7 +406,13 @@ ROWS |= {
         }
     ],
     "radio": [
-        grid("position_embedding", 0, {**BILINEAR, "square_first": True}, "=patches(max_img_size, patch_size)"),
+        grid(
+            "position_embedding",
+            0,
+            {**BILINEAR, "square_first": True},
+            "=patches(max_img_size, patch_size)",
+            about={"tokens_in_front_without": "=num_cls_tokens + num_registers"},
+        ),
     ],
     "sam3_vit_model": [
         grid(PARAMETER, 0, {"method": "tile"}, "=patches(pretrain_image_size, patch_size)"),
@@ -417,30 +424,33 @@ ROWS |= {
     "sam3_lite_text_text_model": [
         learned("position_embedding.position_embedding", about={"resize": BILINEAR}),
     ],
-    "paddleocr_vl_vision": [grid(TABLE, 0, {**BILINEAR, "pointwise": True})],
+    "paddleocr_vl_vision": [grid(TABLE, 0, BILINEAR)],
     "inkling2_vision": [
-        grid(TABLE, 0, {**BILINEAR, "pointwise": True}, "=(posemb_grid_size, posemb_grid_size)") | {"place": "patches"},
+        grid(TABLE, 0, BILINEAR, "=(posemb_grid_size, posemb_grid_size)", about=MERGED) | {"place": "patches"},
         learned("cls_position_embedding", 1, place="class_token"),
     ],
-    "glm_image_vision": [grid(TABLE, 0, {**BICUBIC, "pointwise": True})],
-    "glm4v_vision": [grid(TABLE, 0, {**BICUBIC, "pointwise": True})],
-    "glm4v_moe_vision": [grid(TABLE, 0, {**BICUBIC, "pointwise": True})],
+    "glm_image_vision": [grid(TABLE, 0, BILINEAR, about=MERGED)],
+    "glm4v_vision": [grid(TABLE, 0, BICUBIC, about=MERGED)],
+    "glm4v_moe_vision": [grid(TABLE, 0, BICUBIC, about=MERGED)],
     "kimi_k25_vision": [
-        grid(PARAMETER, 0, {**BICUBIC, "pointwise": True}, "=(pos_emb_height, pos_emb_width)") | {"place": "patches"},
+        grid(PARAMETER, 0, BICUBIC, "=(pos_emb_height, pos_emb_width)") | {"place": "patches"},
         sinusoid(WIDTH, "Kimi_K25VisionPositionEmbeddings", place="frames", about={"first_of_video": 0, "image": None}),
     ],
 }
 QWENS = """cohere_compass_vision qwen3_5_moe_vision qwen3_5_vision qwen3_omni_moe_vision_encoder qwen3_vl_moe_vision
 qwen3_vl_vision qwen4_exp_vision"""
 SIDE = "=(isqrt(num_position_embeddings), isqrt(num_position_embeddings))"
-ROWS |= {name: [grid("pos_embed.weight", 0, {**CORNERS, "pointwise": True}, SIDE)] for name in QWENS.split()}
-for name in ("muse_glimmer_vision", "muse_spark_vision"):
-    resize = {**BILINEAR, "pointwise": True, "outside": "zeros"}
-    ROWS[name] = [grid("position_embedding_table.weight", 0, resize, "=(pos_emb_height, pos_emb_width)")]
+for name in QWENS.split():
+    ROWS[name] = [grid("pos_embed.weight", 0, CORNERS, SIDE, about=MERGED)]
+SQUARE = {"requires": ["=pos_emb_height == pos_emb_width"]}  # its height is taken for both
+for name, swapped in (("muse_glimmer_vision", {}), ("muse_spark_vision", {"sides_swapped": True})):
+    resize = {**BILINEAR, "padding": "zeros", **swapped}
+    ROWS[name] = [grid("position_embedding_table.weight", 0, resize, "=(pos_emb_height, pos_emb_width)", **SQUARE)]
+ROWS["kimi_k25_vision"][0] |= SQUARE
 for name in ("idefics2_vision", "idefics3_vision", "smolvlm_vision"):
-    ROWS[name] = [grid(TABLE, 0, {"method": "buckets", "below_one": True})]
+    ROWS[name] = [grid(TABLE, 0, {"method": "buckets", "reciprocal": True})]
 for name in ("minicpm_ocr_vision", "minicpmv4_6_vision", "minicpmv4_7_vision"):
-    ROWS[name] = [grid(TABLE, 0, {"method": "buckets", "below_one": False})]
+    ROWS[name] = [grid(TABLE, 0, {"method": "buckets", "reciprocal": False})]
 
 
 # Windows and decomposed tables
@@ -705,11 +715,11 @@ ROWS |= {
     ],
     "gemma4_vision": [
         {"place": "", "kind": "axial", "shape": "=pair(position_embedding_size)", "features": WIDTH, "join": "add"}
-        | {"code": "Gemma4VisionPatchEmbedder", "about": {"axes": ["x", "y"]}}
+        | {"code": "Gemma4VisionPatchEmbedder", "about": {"axes": ["x", "y"], "zero_padding": True}}
     ],
     "gemma4_unified_vision": [
         {"place": "", "kind": "axial", "shape": "=pair(mm_posemb_size)", "features": "=mm_embed_dim", "join": "add"}
-        | {"code": "Gemma4UnifiedVisionEmbedder", "about": {"axes": ["x", "y"]}}
+        | {"code": "Gemma4UnifiedVisionEmbedder", "about": {"axes": ["x", "y"], "zero_padding": True}}
     ],
     "pix2struct_vision_model": [
         {"place": "", "kind": "axial", "shape": "=pair(seq_len)", "features": WIDTH, "join": "add"}

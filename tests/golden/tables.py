@@ -174,15 +174,14 @@ def check_native_resolution(case, table, bias):
 
 
 def check_buckets(case):
-    """Idefics2: a patch reads the row of a square table that it falls in; padding reads the first."""
+    """Idefics2, Phi-4: a patch reads the row of a square table that it falls in; padding reads the first."""
     table, mask = one(case, "position_embedding.weight"), case["in.patch_attention_mask"]
-    side, expected = round(len(table) ** 0.5), []
+    side, expected, reciprocal = round(len(table) ** 0.5), [], resizing(case).get("reciprocal", True)
     for real in mask:
         height, width = int(real[:, 0].sum()), int(real[0].sum())
         rows = np.zeros(real.shape, np.int32)
-        rows[:height, :width] = np.asarray(pe.vision.nearest_rows((height, width), side=side, reciprocal=True)).reshape(
-            height, width
-        )
+        found = pe.vision.nearest_rows((height, width), side=side, reciprocal=reciprocal)
+        rows[:height, :width] = np.asarray(found).reshape(height, width)
         expected.append(rows.reshape(-1))
     scheme = pe.LearnedPositions(length=side * side, features=table.shape[1])
     ours = scheme.bind({"table": jnp.asarray(table)})(np.stack(expected))

@@ -11,6 +11,7 @@ import content
 import convolutions
 import distances
 import grids
+import patches
 import rotary
 import sinusoids
 import tables
@@ -68,6 +69,8 @@ OF_ARRAY = {  # (mechanism, an array that only this form of its cases has)
     ("bias_t5", "in.bbox"): distances.check_boxes,
     ("bias_t5", "out.predict"): distances.check_prophetnet_buckets,
     ("bias_t5", "par.gru_rel_pos_const"): content.check_gated,
+    ("abs_interp2d", "in.grids"): patches.check,
+    ("abs_bucket2d", "in.grids"): patches.check,
     ("abs_learned", "par.HashBucketCodepointEmbedder_0.weight"): tables.check_hashed,
     ("abs_learned", "in.entity_ids"): added.check_mentions,
     ("abs_axial", "in.tags"): tables.check_paths,

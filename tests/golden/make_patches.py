@@ -1,0 +1,312 @@
+"""Make golden cases of what vision towers add to the patches of pictures of several sizes, with transformers' classes.
+
+    python tests/golden/make_patches.py DIR
+    python -m pytest tests/golden --cases DIR
+
+Every parameter but the table is zero, and so are the pixels: what comes out, or goes into the first norm or layer
+behind, is what was added. Pictures are given as (frames, height, width) in patches: larger than the table, smaller,
+and not square, where the class takes them.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import logging
+import math
+import pathlib
+import warnings
+from collections.abc import Callable
+
+import torch
+from make_content import config, save
+
+WIDE = ((1, 2, 6), (1, 6, 4), (1, 4, 4), (2, 2, 2))  # all of an even height and width: blocks of 2 * 2
+STILL = WIDE[:3]  # where the class counts frames as pictures, there is one of each
+ODD = ((1, 3, 5), (1, 7, 2), (1, 4, 4), (1, 2, 3))
+FILM = (*ODD, (3, 2, 3))
+SAME = ((1, 4, 4),)
+SMALL = {"hidden_size": 8, "intermediate_size": 8, "patch_size": 4}
+LAYERS = {"num_hidden_layers": 1, "num_attention_heads": 2}
+PICTURE = SMALL | LAYERS | {"image_size": 16}
+BLOCKS = SMALL | {"depth": 1, "num_heads": 2}
+QWEN = BLOCKS | {"num_position_embeddings": 16, "out_hidden_size": 8}
+DEEP = QWEN | {"deepstack_visual_indexes": []}
+MUSE = SMALL | LAYERS | {"pos_emb_height": 4, "pos_emb_width": 4, "layer_types": ["full_attention"]}
+
+
+class Before(Exception):
+    """The tokens that went into a part of the module, which then need not run."""
+
+
+def tokens_of(module, before, *arguments, **keywords):
+    """What the module gives, or what goes into its part of that name."""
+
+    def stop(part, given, named):
+        raise Before(given[0] if given else named["hidden_states"])
+
+    if before is None:
+        return module(*arguments, **keywords)
+    handle = module.get_submodule(before).register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        module(*arguments, **keywords)
+    except Before as found:
+        return found.args[0]
+    finally:
+        handle.remove()
+
+
+def packed(module, settings, grids, before):
+    """All pictures in one sequence of patches, `[T, pixels]`."""
+    pixels = getattr(settings, "num_channels", 3) * settings.patch_size**2
+    pixels *= getattr(settings, "temporal_patch_size", 1) * getattr(settings, "patch_temporal", 1)
+    return tokens_of(module, before, torch.zeros(int(grids.prod(1).sum()), pixels), grids)
+
+
+def patches_of_pixels(module, settings, grids, before):
+    pixels = torch.zeros(1, int(grids.prod(1).sum()), 3, settings.patch_size, settings.patch_size)
+    return tokens_of(module, before, pixels, grid_thw=grids)
+
+
+def embedded(module, settings, grids, before):
+    return tokens_of(module, before, torch.zeros(int(grids.prod(1).sum()), settings.hidden_size), grids)
+
+
+def sizes(module, settings, grids, before):
+    return tokens_of(module, before, torch.zeros(int(grids.prod(1).sum()), 3 * settings.patch_size**2), grids[:, 1:])
+
+
+def row_of_patches(module, settings, grids, before):
+    pixels = torch.zeros(1, 3, settings.patch_size, settings.patch_size * int(grids.prod(1).sum()))
+    return tokens_of(module, before, pixels, target_sizes=grids[:, 1:])
+
+
+def blocks(module, settings, grids, before):
+    """Counted in blocks of patches."""
+    merge = settings.spatial_merge_size
+    side = settings.patch_size * merge
+    pixels = torch.zeros(int(grids.prod(1).sum()) // merge**2, side, side, 3)
+    return tokens_of(module, before, pixels, grids // torch.tensor([1, merge, merge]))
+
+
+def pictures(module, settings, grids, before, **keywords):
+    """One picture after the other, as pixels."""
+    sides = [tuple(settings.patch_size * int(n) for n in grid[1:]) for grid in grids]
+    found = [tokens_of(module, before, torch.zeros(1, 3, *side), **keywords) for side in sides]
+    return torch.cat([x.reshape(-1, x.shape[-1]) for x in found])
+
+
+def any_size(module, settings, grids, before):
+    return pictures(module, settings, grids, before, interpolate_pos_encoding=True)
+
+
+def unfolded(module, settings, grids, before):
+    pixels = torch.zeros(1, math.prod(grids[0].tolist()), 3 * settings.patch_size**2)
+    return tokens_of(module, before, pixels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The class that has the table, in a file of transformers.models, and how it is given pictures."""
+
+    model_type: str
+    code: str
+    table: str
+    settings: dict
+    run: Callable
+    grids: tuple
+    before: str | None = None
+    class_token: str | None = None
+    variant: str = "patches"
+    mechanism: str = "abs_interp2d"
+
+
+ROWS = (
+    *(
+        Row(model_type, code, "pos_embed.weight", settings, packed, WIDE, "blocks.0")
+        for model_type, code, settings in (
+            ("qwen3_vl_vision", "qwen3_vl.Qwen3VLVisionModel", DEEP),
+            ("qwen3_vl_moe_vision", "qwen3_vl_moe.Qwen3VLMoeVisionModel", DEEP),
+            ("qwen3_omni_moe_vision_encoder", "qwen3_omni_moe.Qwen3OmniMoeVisionEncoder", DEEP),
+            ("qwen3_5_vision", "qwen3_5.Qwen3_5VisionModel", QWEN),
+            ("qwen3_5_moe_vision", "qwen3_5_moe.Qwen3_5MoeVisionModel", QWEN),
+            ("qwen4_exp_vision", "qwen4_exp.Qwen4ExpVisionModel", QWEN),
+            ("cohere_compass_vision", "cohere_compass.CohereCompassVisionModel", DEEP),
+        )
+    ),
+    *(
+        Row(model_type, code, "embeddings.position_embedding.weight", settings, packed, STILL, "blocks.0")
+        for model_type, code, settings in (
+            ("glm4v_vision", "glm4v.Glm4vVisionModel", BLOCKS | {"image_size": 16, "out_hidden_size": 8}),
+            ("glm4v_moe_vision", "glm4v_moe.Glm4vMoeVisionModel", BLOCKS | {"image_size": 16, "out_hidden_size": 8}),
+            ("glm_image_vision", "glm_image.GlmImageVisionModel", BLOCKS | {"image_size": 16, "spatial_merge_size": 2}),
+        )
+    ),
+    Row(
+        "paddleocr_vl_vision",
+        "paddleocr_vl.PaddleOCRVisionEmbeddings",
+        "position_embedding.weight",
+        PICTURE,
+        patches_of_pixels,
+        FILM,
+    ),
+    Row(
+        "muse_glimmer_vision",
+        "muse_glimmer.MuseGlimmerVisionPatchEmbedder",
+        "position_embedding_table.weight",
+        MUSE,
+        packed,
+        FILM,
+    ),
+    Row(
+        "muse_spark_vision",
+        "muse_spark.MuseSparkVisionPatchEmbedder",
+        "position_embedding_table.weight",
+        MUSE,
+        packed,
+        FILM,
+    ),
+    *(
+        Row(
+            "hunyuan_vl_vision",
+            "hunyuan_vl.HunYuanVLVisionPatchEmbed",
+            "position_embedding.weight",
+            SMALL | LAYERS | {"max_image_size": 16, "interpolate_mode": mode},
+            packed,
+            FILM,
+            variant=mode,
+        )
+        for mode in ("bilinear", "bicubic")
+    ),
+    Row(
+        "cosmos3_edge_vision",
+        "cosmos3_edge.Cosmos3EdgeVisionEmbeddings",
+        "position_embedding.weight",
+        SMALL | LAYERS | {"num_patches": 16},
+        packed,
+        WIDE,
+    ),
+    Row(
+        "kimi_k25_vision",
+        "kimi_k25.Kimi_K25VisionPositionEmbeddings",
+        "position_embeddings",
+        SMALL | LAYERS | {"pos_emb_height": 4, "pos_emb_width": 4},
+        embedded,
+        FILM,
+    ),
+    Row(
+        "inkling2_vision",
+        "inkling2.Inkling2VisionModel",
+        "embeddings.position_embedding.weight",
+        SMALL | LAYERS | {"posemb_grid_size": 4},
+        blocks,
+        STILL,
+        "pre_layernorm",
+        "embeddings.cls_position_embedding",
+    ),
+    Row(
+        "idefics_vision",
+        "idefics.vision.IdeficsVisionEmbeddings",
+        "position_embedding.weight",
+        {"embed_dim": 8, "image_size": 16, "patch_size": 4},
+        any_size,
+        ODD,
+    ),
+    Row("radio", "radio.RadioPatchEmbeddings", "position_embedding", SMALL | {"max_img_size": 16}, sizes, ODD),
+    *(
+        Row(
+            "rf_detr_dinov2",
+            "rf_detr.RfDetrDinov2Embeddings",
+            "position_embeddings",
+            SMALL | {"image_size": 16, "num_windows": count},
+            pictures,
+            grids,
+            variant=f"windows{count}",
+        )
+        for count, grids in ((1, ODD), (2, ((1, 6, 6), (1, 2, 2))))
+    ),
+    Row(
+        "aimv2_vision_model",
+        "aimv2.Aimv2VisionEmbeddings",
+        "position_embedding.weight",
+        PICTURE,
+        pictures,
+        SAME,
+    ),
+    Row("ovis2_vision", "ovis2.Ovis2VisionEmbeddings", "position_embedding.weight", PICTURE, pictures, SAME),
+    Row(
+        "llama4_vision_model",
+        "llama4.Llama4VisionModel",
+        "positional_embedding_vlm",
+        PICTURE,
+        pictures,
+        SAME,
+        "layernorm_pre",
+    ),
+    Row(
+        "molmo2_vision",
+        "molmo2.Molmo2VisionModel",
+        "positional_embedding",
+        SMALL | LAYERS | {"num_position_embeddings": 16, "image_size": [16, 16]},
+        unfolded,
+        SAME,
+        "layers.0",
+    ),
+    *(
+        Row(
+            f"{name}_vision",
+            f"{name}.{prefix}VisionEmbeddings",
+            "position_embedding.weight",
+            SMALL | LAYERS | {"image_size": 20},
+            row_of_patches,
+            ((1, 2, 25), (1, 7, 3), (1, 4, 4)),  # a 25th of 5 and its multiples are where float32 decides
+            mechanism="abs_bucket2d",
+        )
+        for name, prefix in (
+            ("minicpmv4_6", "MiniCPMV4_6"),
+            ("minicpmv4_7", "MiniCPMV4_7"),
+            ("minicpm_ocr", "MiniCPMOcr"),
+        )
+    ),
+)
+
+
+def module_of(code):
+    model, _, name = code.partition(".")
+    file, _, name = name.rpartition(".")
+    return getattr(importlib.import_module(f"transformers.models.{model}.{file or f'modeling_{model}'}"), name)
+
+
+def tables_alone(module, names):
+    """The module with random numbers in these parameters and zeros in all others."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            torch.nn.init.normal_(parameter) if name in names else torch.nn.init.zeros_(parameter)
+    return module.eval()
+
+
+def learned(folder):
+    for row in ROWS:
+        settings, names = config(row.model_type, **row.settings), {"par.table": row.table}
+        names |= {"par.class_token": row.class_token} if row.class_token else {}
+        module, grids = tables_alone(module_of(row.code)(settings), names.values()), torch.tensor(row.grids)
+        parameters = dict(module.named_parameters())
+        arrays = {"in.grids": grids, "out.out": row.run(module, settings, grids, row.before)}
+        arrays |= {name: parameters[own] for name, own in names.items()}
+        ran = f"{type(module).__name__}(config)" + (f", what goes into {row.before}" if row.before else "")
+        save(folder, row.mechanism, row.model_type, row.variant, settings, ran, arrays)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    for make in (learned,):
+        make(folder)
+
+
+if __name__ == "__main__":
+    main()
