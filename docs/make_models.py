@@ -14,7 +14,7 @@ CASES = DOCS.parent / "tests" / "golden" / "cases"
 LABELS = ("apply", "axial", "default", "forward", "init", "recompose", "rotate")
 ROTARY = ("rope", "mrope", "config_load", "sweep_rope", "vision_grid")
 MECHANISMS = {  # kind of positions -> how the names of its golden cases begin
-    "learned": ("abs_learned", "abs_interp2d", "abs_bucket2d", "posid"),
+    "learned": ("tower", "abs_learned", "abs_interp2d", "abs_bucket2d", "posid"),
     "axial": ("abs_learned_2d", "abs_axial", "abs_learned"),
     "sinusoidal": ("sin_",),
     "fourier": ("sin_fourier",),
@@ -28,7 +28,8 @@ MECHANISMS = {  # kind of positions -> how the names of its golden cases begin
     "levit": ("bias_window",),
     "convolution": ("conv_pos",),
     "gated_t5": ("bias_t5",),
-    "decomposed": ("bias_decomposed",),
+    "decomposed": ("tower", "bias_decomposed"),
+    "tiles": ("tower",),
     "box_rpb": ("bias_box",),
     "clipped": ("bias_clip",),
     "shaw": ("rel_shaw",),

@@ -47,6 +47,7 @@ ROWS = [
     (NORMED, "gain", jnp.ones(2), AssertionError, "; it needs to be floating [K], as direction has it"),
     (NORMED, "gain", jnp.ones(3, jnp.int32), AssertionError, "; it needs to be floating [K], as direction has it"),
     *((TILES, name, 0, ValueError, INT) for name in ("arrangements", "tiles", "patches", "features")),
+    (TILES, "shared", 1, ValueError, "; it needs to be True or False"),
     (TILES, "stddev", 0.0, ValueError, POSITIVE),
     (
         IN_TILES,

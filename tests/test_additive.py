@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -98,6 +99,9 @@ def test_tiles():
         expected = (1 - gate) * params["table"][patch] + gate * params["tiles"][arrangement, tile, patch]
         np.testing.assert_allclose(row, expected, rtol=0, atol=5e-7)
     assert np.isnan(ours[2]).all()
+    del params["table"]
+    alone = dataclasses.replace(scheme, shared=False).bind(params)(at[:2])
+    np.testing.assert_allclose(alone, gate * params["tiles"][tuple(at[:2].T)], rtol=0, atol=5e-7)
 
 
 def convolved(x, kernel, bias, stride=1):

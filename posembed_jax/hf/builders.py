@@ -17,6 +17,7 @@ from posembed_jax.schemes.decomposed import DecomposedBias
 from posembed_jax.schemes.distance import ALiBi, ClippedBias, T5Bias
 from posembed_jax.schemes.fourier import FourierFeatures
 from posembed_jax.schemes.gated import GatedBias
+from posembed_jax.schemes.image_tiles import TilePositions
 from posembed_jax.schemes.relative_logits import RelativeLogits
 from posembed_jax.schemes.shaw import ShawBias, ShawValues
 from posembed_jax.schemes.transformer_xl import TransformerXLBias
@@ -86,5 +87,6 @@ BUILDERS: dict[str, Callable[..., Scheme]] = {
     "swin_v2": SwinV2Bias,
     "t5": T5Bias,
     "t5_axes": t5_of_axes,
+    "tiles": TilePositions,
     "transformer_xl": transformer_xl,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,7 @@ from posembed_jax.hf.config import Positions, from_config
 from posembed_jax.hf.weights import Stored, names, read, same
 from posembed_jax.scheme import Scheme
 from posembed_jax.schemes.distance import ClippedBias, T5Bias
+from posembed_jax.schemes.image_tiles import TilePositions
 from posembed_jax.schemes.relative_logits import RelativeLogits
 from posembed_jax.schemes.transformer_xl import TransformerXLBias
 from posembed_jax.schemes.windows import BEiTBias, SwinBias
@@ -118,14 +120,15 @@ def _wanted(positions: Positions, facts: Values, held: list[str], path: Path = (
         yield (*path, "tokens"), Stored((tables or facts["tokens"])[0], shape=(None, None))
     for kind in ("additive", "biases"):
         for place, scheme in getattr(positions, kind).items():
-            for key, array, one in _of_scheme(place, scheme, facts, held, positions.model_type):
+            about = positions.about.get(place, {})
+            for key, array, one in _of_scheme(place, scheme, about, facts, held, positions.model_type):
                 yield (*path, kind, key, array), one
     for key, tower in positions.towers.items():
         yield from _wanted(tower, facts.get("towers", {}).get(key, {}), held, (*path, key))
 
 
 def _of_scheme(
-    place: str, scheme: Scheme, facts: Values, held: list[str], model_type: str
+    place: str, scheme: Scheme, about: Values, facts: Values, held: list[str], model_type: str
 ) -> Iterable[tuple[str, str, Stored]]:
     """(place, array, tensor) of one scheme: of each layer, where layers have their own."""
     word, _, number = place.partition(".")
@@ -136,7 +139,7 @@ def _of_scheme(
                 f"model_type is {model_type!r}; the name of {array!r} at {place!r} is not known: `hf.read` needs it."
             )
         name = known[array].replace("{}", number, 1) if number.isdigit() else known[array]
-        shape, turn = stored(scheme, array, initializer.shape)
+        shape, turn = stored(scheme, array, initializer.shape, about)
         if "{}" not in name:
             yield place, array, Stored(name, shape=shape, then=turn)
             continue
@@ -148,8 +151,12 @@ def _of_scheme(
             yield f"{place}.{layer}" if place else str(layer), array, Stored(full, shape=shape, then=turn)
 
 
-def stored(scheme: Scheme, array: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Turn]:
+def stored(scheme: Scheme, array: str, shape: tuple[int, ...], about: Values) -> tuple[tuple[int, ...], Turn]:
     """What transformers has of an array of ours: its shape there, and what makes it ours."""
+    if about.get("stored") == "channels first":
+        return (shape[-1], *about["shape"]), lambda x: np.moveaxis(x, 0, -1).reshape(shape)
+    if isinstance(scheme, TilePositions) and array == "tiles":
+        return (shape[0], math.prod(shape[1:])), lambda x: x.reshape(shape)
     if isinstance(scheme, T5Bias | ClippedBias | SwinBias | BEiTBias):
         return shape[::-1], np.transpose
     if array.startswith("hidden_kernel") or isinstance(scheme, RelativeLogits):

@@ -58,6 +58,9 @@ class Positions:
     - resize is how such a table is stretched to a picture of another shape, which `patch_table` does; merge is the side
       of the blocks that patches come in, windows how many rows and columns of windows they come in, prefix again in
       front of each, and tokens_in_front_without how many tokens in front have no row.
+    - axes are those of a table of one axis of several, or of positions of several numbers; order is that of tokens,
+      ("row", "column", "frame") where the frames of a patch stand together.
+    - stored is how the file has a table that is not row after row: `load` makes it ours.
     - scale multiplies positions, divided_by divides what is added, zero_padding puts zeros where padding is.
     - bits: the table is rounded to whole numbers of so many (I-BERT); blocks: keys are of so many tokens each (LongT5).
     - convolution has the settings of a `conv_positions` whose result is added, of no other scheme.

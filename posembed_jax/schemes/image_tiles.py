@@ -18,6 +18,7 @@ class TilePositions(Additive):
     """A table for all tiles, and another for each arrangement of tiles and each tile, with a gate between the two.
 
         x[t] = (1 - tanh(gate)) table[patch] + tanh(gate) tiles[arrangement, tile, patch]
+        x[t] = tanh(gate) tiles[arrangement, tile, patch]                                           without shared
         arrangement, tile, patch = positions[t]
 
     The gate is 0 at first, when tiles are not told from each other. Arrangement 0 is that of padding tiles.
@@ -25,11 +26,12 @@ class TilePositions(Additive):
     Args:
         arrangements: how many there are: `max_aspect_ratio_id + 1` in Llama 3.2's vision (mllama).
         tiles: at most in an image.
-        patches: in a tile, with its class token.
+        patches: in a tile, with its class token; 1 where all patches of a tile have the same.
         features: F.
+        shared: whether there is a table for all tiles.
         stddev: of the normal initializer of both tables.
 
-    Params: `{"gate": [1], "table": [patches, F], "tiles": [arrangements, tiles, patches, F]}`.
+    Params: `{"gate": [1], "table": [patches, F], "tiles": [arrangements, tiles, patches, F]}`; no table without shared.
 
     >>> import jax, jax.numpy as jnp, posembed_jax as pe
     >>> scheme = pe.TilePositions(arrangements=9, tiles=4, patches=5, features=8)
@@ -44,11 +46,13 @@ class TilePositions(Additive):
     tiles: int
     patches: int
     features: int
+    shared: bool = True
     stddev: float = 0.02
 
     def __post_init__(self):
         for name in ("arrangements", "tiles", "patches", "features"):
             checks.integer_setting(name, getattr(self, name))
+        checks.flag("shared", self.shared)
         checks.number_setting("stddev", self.stddev)
 
     @property
@@ -57,11 +61,9 @@ class TilePositions(Additive):
 
     def inits(self) -> dict[str, Initializer]:
         shape = (self.arrangements, self.tiles, self.patches, self.features)
-        return {
-            "gate": Initializer((1,), jax.nn.initializers.zeros),
-            "table": normal(self.stddev, shape[2:]),
-            "tiles": normal(self.stddev, shape),
-        }
+        table = {"table": normal(self.stddev, shape[2:])} if self.shared else {}
+        gate = {"gate": Initializer((1,), jax.nn.initializers.zeros)}
+        return {**gate, **table, "tiles": normal(self.stddev, shape)}
 
     def at(self, arrays: Arrays, positions: jax.Array) -> jax.Array:
         sizes = np.array([self.arrangements, self.tiles, self.patches], np.int32)
@@ -71,6 +73,8 @@ class TilePositions(Additive):
         places = jnp.where(inside, jnp.sum(positions * steps, axis=-1, dtype=jnp.int32), -1)
         name = f"(arrangement, tile, patch), of {sizes.tolist()}, as numbers of rows"
         own = lookup.rows(arrays["tiles"].reshape(-1, self.features), places, name=name)
-        shared = lookup.rows(arrays["table"], jnp.where(inside, positions[..., 2], -1), name=name)
         gate = jnp.tanh(arrays["gate"].astype(own.dtype)).reshape((1,) * own.ndim)
+        if not self.shared:
+            return gate * own
+        shared = lookup.rows(arrays["table"], jnp.where(inside, positions[..., 2], -1), name=name)
         return (1.0 - gate) * shared.astype(own.dtype) + gate * own

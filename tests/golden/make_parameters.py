@@ -39,6 +39,7 @@ HINTS = {  # in the names of the arrays at a place, or of an array, where its sh
     "before": r"^pre_tile",
     "behind": r"^post_tile",
     "windows": r"pos_embed_window",
+    "patches": r"^gated_positional_embedding\.",
     **{axis: rf"\.{axis}_position_" for axis in "xyhw"},
     "table_0": r"rel_pos_h$|rel_pos_y|row_embed",
     "table_1": r"rel_pos_w$|rel_pos_x|column_embed",
@@ -121,7 +122,7 @@ def names_of(model, positions, left, in_file):
         for array, initializer in scheme.inits().items():
             if word in SKIPPED.get(positions.model_type, ()):
                 continue
-            wanted, _ = stored(scheme, array, initializer.shape)
+            wanted, _ = stored(scheme, array, initializer.shape, positions.about.get(place, {}))
             names = [name for name, p in parameters.items() if fits(tuple(p.shape), wanted)]
             for hint in (HINTS.get(array), *(HINTS.get(word) for word in words), *words):
                 if array.endswith(("_x", "_y")) and hint is None:

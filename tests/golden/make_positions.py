@@ -188,6 +188,9 @@ def shape_of(kind, settings):
     if kind == "clipped":
         rows = settings["left"] + 1 + settings["right"]
         return rows * settings["heads"], {rows, settings["heads"]}
+    if kind == "tiles":
+        rows = settings["tiles"] * settings["patches"] * settings["features"]
+        return settings["arrangements"] * rows, {settings["arrangements"], rows}
     if kind == "relative_logits":
         return settings["extent"] * settings["features"], {settings["extent"], settings["features"]}
     raise ValueError(kind)

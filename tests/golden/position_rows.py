@@ -297,6 +297,11 @@ ROWS |= {
 
 # Tables for the patches of pictures
 TABLE, PARAMETER = "position_embedding.weight", "position_embeddings"
+LAST_STAGE = "(1 if i == num_encoder_blocks - 1 else 0)"
+STAGE_OF_PVT = "patches(image_size if i == 0 else image_size // 2 ** (i + 1), patch_sizes[i])"
+PATCH_BY_PATCH = ["row", "column", "frame"]
+ORDER_OF_TIMESFORMER = f"={PATCH_BY_PATCH} if attention_type != 'space_only' else ['frame', 'row', 'column']"
+CHANNELS_FIRST = {"stored": "channels first"}
 BLIPS = "blip_2_vision_model blip_vision_model instructblip_vision_model instructblipvideo_vision_model"
 CLIPS = """altclip_vision_model chinese_clip_vision_model clip_vision_model clipseg_vision_model git_vision_model
 kosmos_2_vision_model metaclip_2_vision_model owlv2_vision_model owlvit_vision_model xclip_vision_model"""
@@ -341,7 +346,7 @@ ROWS |= {
     ],
     "vitdet": [
         grid(PARAMETER, 1, BICUBIC, "=patches(pretrain_image_size, patch_size)", about={"prefix_unused": True})
-        | {"when": "=use_absolute_position_embeddings", "place": "patches"}
+        | {"when": "=use_absolute_position_embeddings", "place": "patches"},
     ],
     "lw_detr_vit": [
         grid(PARAMETER, 1, BICUBIC, "=patches(pretrain_image_size, patch_size)", about={"prefix_unused": True})
@@ -380,29 +385,30 @@ ROWS |= {
         grid(
             PARAMETER,
             1,
-            shape="=(num_frames // tubelet_size[0], image_size // tubelet_size[1], image_size // tubelet_size[2])",
+            shape="=(num_frames // tubelet_size[0], pair(image_size)[0] // tubelet_size[1],"
+            " pair(image_size)[1] // tubelet_size[2])",
         )
     ],
     "timesformer": [
-        grid(PARAMETER, 1, {"method": "nearest"}) | {"place": "patches"},
-        learned("time_embeddings", "=num_frames", place="frames", about={"resize": {"method": "nearest"}})
-        | {"when": "=attention_type != 'space_only'"},
+        grid(PARAMETER, 1, {"method": "nearest"}, about={"order": ORDER_OF_TIMESFORMER}) | {"place": "patches"},
+        learned("time_embeddings", "=num_frames", place="frames")
+        | {
+            "about": {"resize": {"method": "nearest"}, "axes": ["frame"], "order": PATCH_BY_PATCH}
+            | {"shape": "=(num_frames,)", "tokens_in_front_without": 1},
+            "when": "=attention_type != 'space_only'",
+        },
     ],
     "hiera": [
         grid(PARAMETER, 0, BICUBIC, "=patches(image_size, patch_stride)", "=embed_dim"),
     ],
     "pvt": [
-        grid(PARAMETER, "=1 if i == num_encoder_blocks - 1 else 0", BILINEAR)
+        grid(PARAMETER)
         | {
             "place": "stages",
             "each": "=hidden_sizes",
             "features": "=each",
-            "length": "=(1 if i == num_encoder_blocks - 1 else 0) + (image_size // prod(strides[:i + 1])) ** 2",
-            "about": {
-                "prefix": "=1 if i == num_encoder_blocks - 1 else 0",
-                "shape": "=patches(image_size, prod(strides[:i + 1]))",
-                "resize": BILINEAR,
-            },
+            "length": f"={LAST_STAGE} + prod({STAGE_OF_PVT})",
+            "about": {"prefix": f"={LAST_STAGE}", "shape": f"={STAGE_OF_PVT}"},
         }
     ],
     "radio": [
@@ -606,6 +612,7 @@ def decomposed(windowed, size="image_size", window="window_size"):
         "dim": HEAD,
         "shape": f"=pair({window}) if {windowed} else {shape}" if windowed else f"={shape}",
         "tensor": "rel_pos_h",
+        "about": {"resize": BILINEAR},
     }
 
 
@@ -617,6 +624,8 @@ for name in (*SAMS.split(), *SMOOTH_SAMS.split()):
         | {"place": "patches", "when": "=use_abs_pos"},
         decomposed("i not in global_attn_indexes") | {"when": "=use_rel_pos"},
     ]
+ROWS["vitdet"].append(decomposed("i in window_block_indices and window_size"))
+ROWS["vitdet"][1]["when"] = "=use_relative_position_embeddings"
 ROWS |= {
     "seggpt": [
         grid(PARAMETER, 1, BICUBIC, "=patches(pretrain_image_size, patch_size)", about={"prefix_unused": True})
@@ -685,33 +694,37 @@ ROWS |= {
         grid(PARAMETER, 0, SMOOTH_BILINEAR, "=patches(image_size, tubelet_size[1])")
         | {"place": "patches", "tensor": "spatial_embeddings.position_embeddings"},
         learned("temporal_embeddings.position_embeddings", "=num_frames", place="frames")
-        | {"about": {"resize": SMOOTH_BILINEAR}},
+        | {
+            "about": {"shape": "=(num_frames,)", "resize": SMOOTH_BILINEAR}
+            | {"axes": ["frame"], "order": PATCH_BY_PATCH}
+        },
     ],
     "sam2_hiera_det_model": [
         learned("pos_embed", "=prod(window_positional_embedding_background_size)", place="patches")
-        | {"about": {"shape": "=window_positional_embedding_background_size", "resize": BICUBIC}},
+        | {"about": {"shape": "=window_positional_embedding_background_size", "resize": BICUBIC, **CHANNELS_FIRST}},
         learned("pos_embed_window", "=window_size_per_stage[0] ** 2", place="windows")
-        | {"about": {"shape": "=pair(window_size_per_stage[0])", "resize": {"method": "tile"}}},
+        | {"about": {"shape": "=pair(window_size_per_stage[0])", "resize": {"method": "tile"}, **CHANNELS_FIRST}},
     ],
     "mllama_vision_model": [
-        learned("gated_positional_embedding.embedding", "=1 + prod(patches(image_size, patch_size))", place="patches")
-        | {"about": {"prefix": 1, "shape": "=patches(image_size, patch_size)", "times": "1 - tanh(gate)"}},
-        *(
-            learned(f"{tensor}.weight", "=len(supported_aspect_ratios) + 1", place=place)
-            | {
-                "features": f"=max_num_tiles * {rows}hidden_size",
-                "about": {"times": "tanh(gate)", "of": "aspect_ratio_id"},
-            }
-            for tensor, place, rows in (
-                (
-                    "gated_positional_embedding.tile_embedding",
-                    "tiles",
-                    "(1 + prod(patches(image_size, patch_size))) * ",
-                ),
-                ("pre_tile_positional_embedding.embedding", "before", ""),
-                ("post_tile_positional_embedding.embedding", "behind", ""),
-            )
-        ),
+        {
+            "place": place,
+            "kind": "tiles",
+            "arrangements": "=len(supported_aspect_ratios) + 1",
+            "tiles": "=max_num_tiles",
+        }
+        | {"patches": patches, "features": WIDTH, "shared": shared, "tensor": f"{tensor}_embedding{weight}"}
+        | {"about": {"axes": ["aspect_ratio_id", "tile", "patch"]}}
+        for place, tensor, weight, patches, shared in (
+            (
+                "patches",
+                "gated_positional_embedding.tile",
+                ".weight",
+                "=1 + prod(patches(image_size, patch_size))",
+                True,
+            ),
+            ("before", "pre_tile_positional", ".embedding.weight", 1, False),
+            ("behind", "post_tile_positional", ".embedding.weight", 1, False),
+        )
     ],
     "gemma4_vision": [
         {"place": "", "kind": "axial", "shape": "=pair(position_embedding_size)", "features": WIDTH, "join": "add"}

@@ -15,6 +15,7 @@ import patches
 import rotary
 import sinusoids
 import tables
+import towers
 import windows
 from case import Case, Unsupported, array_names
 
@@ -52,6 +53,7 @@ OF_MECHANISM = {
     "abs_bucket2d": tables.check_buckets,
     "abs_interp2d": tables.check_resized,
     "abs_learned_2d": tables.check_axes,
+    "tower": towers.check,
     "bias_t5": distances.check_t5,
     "bias_alibi": distances.check_alibi,
     "abs_learned": added.check_learned,
