@@ -297,6 +297,49 @@ def learned(folder):
         save(folder, row.mechanism, row.model_type, row.variant, settings, ran, arrays)
 
 
+PLACES = torch.tensor([[[0, 0], [4, 0], [1, 3], [2, 2]], [[3, 1], [0, 4], [-1, -1], [-1, -1]]])  # x, y; -1 is padding
+
+
+def axial(folder):
+    """A table of columns and one of rows, at given places."""
+    settings = config("gemma4_vision", **SMALL, **LAYERS, position_embedding_size=5)
+    made = tables_alone(module_of("gemma4.Gemma4VisionPatchEmbedder")(settings), ["position_embedding_table"])
+    found = made(torch.zeros(2, 4, 48), PLACES, (PLACES == -1).all(-1))
+    columns, rows = made.position_embedding_table
+    ran = "Gemma4VisionPatchEmbedder(config)(pixel_values, pixel_position_ids, padding_positions)"
+    given = {"in.position_ids": PLACES, "par.table_0": columns, "par.table_1": rows}
+    save(folder, "abs_learned_2d", "gemma4_vision", "places", settings, ran, given | {"out.out": found})
+    sizes = {"mm_embed_dim": 8, "mm_posemb_size": 5, "patch_size": 2, "pooling_kernel_size": 2, "output_proj_dims": 8}
+    settings, text = config("gemma4_unified_vision", **sizes), config("gemma4_unified_text", hidden_size=8)
+    module = module_of("gemma4_unified.Gemma4UnifiedVisionEmbedder")(settings, text)
+    made = tables_alone(module, ["pos_embedding"])
+    found = tokens_of(made, "pos_norm", torch.zeros(2, 4, 48), PLACES)
+    columns, rows = made.pos_embedding.unbind(1)
+    ran = "Gemma4UnifiedVisionEmbedder(config, text_config), what goes into pos_norm"
+    given = {"in.position_ids": PLACES, "par.table_0": columns, "par.table_1": rows}
+    save(folder, "abs_learned_2d", "gemma4_unified_vision", "places", settings, ran, given | {"out.out": found})
+
+
+def frames(folder):
+    """The table of frames; its first row, which pictures read, is zero."""
+    settings = config("kimi_k25_vision", hidden_size=12, num_attention_heads=2, pos_emb_time=6)
+    table = module_of("kimi_k25.Kimi_K25VisionPositionEmbeddings")(settings).time_position_embeddings
+    assert not table[0].any()
+    ran = "Kimi_K25VisionPositionEmbeddings(config).time_position_embeddings[1:]"
+    save(folder, "sin_1d", "kimi_k25_vision", "frames", settings, ran, {"out.table": table[1:]})
+
+
+def rotated(folder):
+    """V-JEPA 2 has no class that makes tables: queries, turned where its patches stand."""
+    settings = config("vjepa2", hidden_size=40, num_attention_heads=2, crop_size=48, patch_size=16, frames_per_clip=4)
+    made = module_of("vjepa2.VJEPA2RopeAttention")(settings, 40, 2)
+    q = torch.randn(1, 2, 18, 20, generator=torch.Generator().manual_seed(0))
+    turned = made.apply_rotary_embeddings(q, made.get_position_ids(torch.zeros(1, 18, 40)))
+    ran = "VJEPA2RopeAttention(config, 40, 2).apply_rotary_embeddings(q, get_position_ids(x))"
+    given = {"in.grids": torch.tensor([[2, 3, 3]]), "in.q": q, "out.q_rot": turned}
+    save(folder, "rope_vision", "vjepa2", "grid", settings, ran, given)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)
@@ -304,7 +347,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    for make in (learned,):
+    for make in (learned, axial, frames, rotated):
         make(folder)
 
 

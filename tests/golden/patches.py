@@ -3,6 +3,7 @@
 import facts
 import jax.numpy as jnp
 import numpy as np
+import rotary
 from case import check_close
 from rotary import FEW
 
@@ -20,6 +21,23 @@ def check(case):
     ours = [np.concatenate([class_token, picture(case, place.about, table, grid)]) for grid in case["in.grids"]]
     theirs, size = case["out.out"].reshape(-1, table.shape[1]), np.max(np.abs(table))
     check_close(np.concatenate(ours), theirs, 8 * FEW * size)
+
+
+def check_places(case):
+    """Patches that say where they stand, in the order of the model's axes; padding is below 0."""
+    place = facts.only(facts.places(case, pe.AxialPositions), "shape", "features", "join", "order")
+    tables = {f"table_{axis}": jnp.asarray(case[f"par.table_{axis}"]) for axis in range(len(place.scheme.shape))}
+    at = case["in.position_ids"]
+    ours = np.asarray(place.scheme.bind(tables)(np.maximum(at, 0)))
+    real = (at >= 0).all(-1, keepdims=True) | (not place.about.get("zero_padding", False))
+    check_close(np.where(real, ours, 0.0), case["out.out"], FEW * np.max(np.abs(ours)))
+
+
+def check_turned(case):
+    """Queries of the patches of pictures, turned where these stand."""
+    found = rotary.model(case)
+    at = np.concatenate([np.asarray(pe.positions.grid(tuple(int(n) for n in grid))) for grid in case["in.grids"]])
+    rotary.check_turned(found.rotation, case["in.q"], case["out.q_rot"], jnp.asarray(at))
 
 
 def class_tokens(case, features):

@@ -28,6 +28,7 @@ FORMS = {  # an array that only this form of a rotary case has; the others have 
     "out.cos_sin": rotary.check_hidden_states,
     "in.timestamps": grids.check_times,
     "in.keypoints": grids.check_keypoints,
+    "in.grids": patches.check_turned,
 }
 
 
@@ -72,6 +73,7 @@ OF_ARRAY = {  # (mechanism, an array that only this form of its cases has)
     ("bias_t5", "out.predict"): distances.check_prophetnet_buckets,
     ("bias_t5", "par.gru_rel_pos_const"): content.check_gated,
     ("abs_interp2d", "in.grids"): patches.check,
+    ("abs_learned_2d", "in.position_ids"): patches.check_places,
     ("abs_bucket2d", "in.grids"): patches.check,
     ("abs_learned", "par.HashBucketCodepointEmbedder_0.weight"): tables.check_hashed,
     ("abs_learned", "in.entity_ids"): added.check_mentions,
