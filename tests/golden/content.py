@@ -4,8 +4,10 @@ Tolerances. transformers sums the same products in another order. A sum of n ter
 `n ROUNDING n x`, which `rounding` gives; layers are chains of such sums, of values near 1 behind their softmax.
 """
 
+import dataclasses
 import re
 
+import facts
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,15 +47,24 @@ def projected(case, x, heads, *names):
     return out.reshape(*x.shape[:-1], heads, -1)
 
 
+PROJECTIONS = ("{1}_proj", "linear_{1}", "to_{1}", "{0}", "{1}_proj.linear")
+OUTPUTS = ("out_proj", "linear_out", "o_proj", "to_out", "post.linear")
+
+
 def attended(case, x, heads, **settings):
     """What a layer of attention makes of x `[B, T, F]`."""
     query, key, value = (
-        projected(case, x, heads, f"{name}_proj", f"linear_{name[0]}", f"to_{name[0]}") for name in ("q", "k", "v")
+        projected(case, x, heads, *(form.format(name, name[0]) for form in PROJECTIONS))
+        for name in ("query", "key", "value")
     )
+    if "par.per_dim_scale" in case.arrays:  # Gemma's audio encoders: 1 for each channel where the parameters are 0
+        query = query * np.log1p(np.exp(case["par.per_dim_scale"])) / np.float32(np.log(2))
+        key = key * case.arrays.get("in.key_scale", np.float32(1))
     out = jax.jit(lambda *qkv: pe.attend(*qkv, **settings))(query, key, value)
-    return projected(case, np.asarray(out).reshape(*x.shape[:2], -1), 1, "out_proj", "linear_out", "o_proj", "to_out")[
-        :, :, 0
-    ]
+    out = np.asarray(out).reshape(*x.shape[:2], -1)
+    if not any(f"par.{name}.weight" in case.arrays for name in OUTPUTS):
+        return out
+    return projected(case, out, 1, *OUTPUTS)[:, :, 0]
 
 
 def check_layer(case, heads, **settings):
@@ -109,10 +120,11 @@ def check_vits(case):
 
 def check_granite(case):
     """Blocks of `context_size` are rows of the batch; the table has more rows than they use."""
-    table, x, size = case["par.rel_pos_emb.weight"], case["in.x"], case.config["context_size"]
-    middle, heads = table.shape[0] // 2, case.config.get("num_heads") or case.config["num_attention_heads"]
-    own = table[middle - size : middle + size + 1][::-1]
-    scheme = pe.ShawBias(heads=heads, dim=table.shape[1], left=size, right=size)
+    (place,) = facts.places(case, pe.ShawBias)
+    table, x, scheme, heads = case["par.rel_pos_emb.weight"], case["in.x"], place.scheme, place.scheme.heads
+    middle, size = table.shape[0] // 2, place.about["within"]
+    own = table[middle - scheme.left : middle + scheme.right + 1]
+    own = own[::-1] if place.about["reversed"] else own
     if "par.pre_norm.weight" in case.arrays:
         x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
         x = x * case["par.pre_norm.weight"] + case["par.pre_norm.bias"]
@@ -139,15 +151,13 @@ SHAW = {  # a parameter -> what checks its cases
 
 # Transformer-XL
 
-SINUSOIDS = {  # model -> how the sinusoids of its distances are laid out
-    "xlnet": {"layout": "sin_cos"},
-    "gemma3n_audio": {"layout": "sin_cos", "denominator": "half_minus_1"},
-    "gemma4_audio": {"layout": "sin_cos", "denominator": "half_minus_1"},
-}
+
+def xl_place(case):
+    return facts.only(facts.places(case, pe.TransformerXLBias), "sinusoid", "biases")
 
 
 def sinusoid(case, features):
-    return pe.Sinusoidal(features=features, **SINUSOIDS.get(case.model, {"layout": "interleaved"}))
+    return dataclasses.replace(xl_place(case).scheme.sinusoid, features=features)
 
 
 def check_xl(case):
@@ -177,11 +187,11 @@ def check_sinusoids(case):
 
 
 def conformer(case, heads):
-    kernel = part(case, "linear_pos.weight", "relative_k_proj.weight")
+    kernel = part(case, "linear_pos.weight", "relative_k_proj.weight", "relative_position_embedding.pos_proj.weight")
     dim, features = kernel.shape[0] // heads, kernel.shape[1]
-    scheme = pe.TransformerXLBias(heads=heads, dim=dim, sinusoid=sinusoid(case, features))
-    u, v = part(case, "pos_bias_u", "bias_u"), part(case, "pos_bias_v", "bias_v")
-    return scheme, {"kernel": kernel.reshape(heads, dim, features).swapaxes(1, 2), "u": u, "v": v}
+    scheme = dataclasses.replace(xl_place(case).scheme, heads=heads, dim=dim, sinusoid=sinusoid(case, features))
+    own = {name: part(case, f"pos_bias_{name}", f"bias_{name}") for name in "uv" if scheme.biases}
+    return scheme, {"kernel": kernel.reshape(heads, dim, features).swapaxes(1, 2), **own}
 
 
 def check_conformer(case):
@@ -201,9 +211,12 @@ def check_conformer(case):
 
 def check_conformer_layer(case):
     """Parakeet's family says how many heads; elsewhere they are those of the biases."""
-    heads = part(case, "pos_bias_u", "bias_u").shape[0]
+    place = xl_place(case)
+    heads = part(case, "pos_bias_u", "bias_u").shape[0] if place.scheme.biases else place.scheme.heads
     scheme, params = conformer(case, heads)
-    check_layer(case, heads, bias=scheme.bind(params))
+    seen = {"mask": case["in.mask"]} if "in.mask" in case.arrays else {}
+    cap = {"logits_soft_cap": float(case["in.soft_cap"])} if "in.soft_cap" in case.arrays else {}
+    check_layer(case, heads, bias=scheme.bind(params), **seen, **cap)
 
 
 def check_xlnet(case):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import content
 import facts
 import jax
 import jax.numpy as jnp
@@ -18,21 +19,73 @@ def t5(case):
     found = facts.places(case, pe.T5Bias)
     config = case.config.get("text_config", case.config)
     wanted = not config.get("is_decoder", False)
-    found = [one for one in found if one.scheme.bidirectional == wanted and "scale" not in one.about] or found
+    of_tokens = [one for one in found if one.about.get("scale", 1) == 1 and "blocks" not in one.about]
+    found = [one for one in of_tokens if one.scheme.bidirectional == wanted] or of_tokens
     return facts.only(found, "heads", "buckets", "max_distance", "bidirectional").scheme
 
 
 def check_t5(case):
     scheme = t5(case)
-    for _, (first, last), theirs in case.outputs(r"bucket_(-\d+)\.\.(\d+)"):
+    for _, (first, last), theirs in content.found(case, r"bucket_(-\d+)\.\.(\d+)"):
         check_equal(bucket(scheme, jnp.arange(first, last + 1)), theirs[0])
     bias = scheme.bind({"table": jnp.asarray(case["par.relative_attention_bias"].T)})
     if "out.bias" in case.arrays:  # MPNet's, of a sequence from 0 on
         at = pe.positions.arange(case["out.bias"].shape[-1])
         check_equal(jnp.broadcast_to(bias(at, at), case["out.bias"].shape), case["out.bias"])
         return
+    if "out.side" in case.arrays:
+        check_global_keys(case)
     for _, (queries, keys, past), theirs in case.outputs(r"bias_q(\d+)_k(\d+)_past(\d+)"):
         check_equal(bias(pe.positions.arange(queries, past), pe.positions.arange(keys)), theirs[0])
+
+
+def check_global_keys(case):
+    """LongT5: keys of blocks of tokens; what is left of a block belongs to the last whole one of the real tokens."""
+    place = next(one for one in facts.places(case, pe.T5Bias) if "blocks" in one.about)
+    size, theirs = place.about["blocks"], case["out.side"]
+    bias = place.scheme.bind({"table": jnp.asarray(case["par.global_relative_attention_bias"].T)})
+    for real, their in zip(case["in.attention_mask"].sum(1), theirs, strict=True):
+        whole, keys = real // size, pe.positions.arange(their.shape[-1])
+        queries = jnp.minimum(pe.positions.arange(int(real)) // size, int(whole) - 1)
+        check_equal(bias(queries, keys)[..., :whole], their[:, :real, :whole])
+        assert np.all(their[:, :real, whole:] < -1e9)  # nobody sees blocks of padding
+
+
+def check_segments(case):
+    """CPM-Ant: buckets within a segment, and a row for each pair of segments."""
+    place, table, ids = (
+        facts.only(facts.places(case, pe.T5Bias), "heads"),
+        case["par.relative_attention_bias"],
+        case["in.segments"],
+    )
+    rows = table[place.scheme.buckets :]
+    assert len(rows) == place.about["rows_between_segments"]
+    at = pe.positions.arange(ids.shape[1])
+    within = place.scheme.bind({"table": jnp.asarray(table[: place.scheme.buckets].T)})(at, at)
+    between = rows[ids[:, :, None] * round(len(rows) ** 0.5) + ids[:, None]]
+    same = (ids[:, :, None] == ids[:, None])[:, None]
+    check_equal(jnp.where(same, within, np.moveaxis(between, -1, 1)), case["out.bias"])
+
+
+def check_clipped(case):
+    place = facts.only(facts.places(case, pe.ClippedBias), "heads", "left", "right", "symmetric")
+    at = pe.positions.arange(case["out.bias"].shape[-1])
+    bias = place.scheme.bind({"table": jnp.asarray(case["par.table"].T)})
+    check_equal(bias(at, at)[None], case["out.bias"])
+
+
+def check_centres(case):
+    """UDOP: distances of tokens, and of the middles of boxes in hundredths, cut to whole numbers."""
+    left, upper, right, lower = np.moveaxis(case["in.bbox"], -1, 0)
+    middles = {"horizontal": np.float32(left + right) / 2, "vertical": np.float32(upper + lower) / 2}
+    for place in facts.places(case, pe.T5Bias):
+        of = place.about.get("of")
+        if of is None:  # the decoder's
+            continue
+        at = middles.get(of, np.arange(left.shape[1], dtype=np.float32)[None])
+        distance = ((at[:, None] - at[:, :, None]) * np.float32(place.about["scale"])).astype(np.int32)
+        bias = place.scheme.at({"table": jnp.asarray(case[f"par.{of}"].T)}, jnp.asarray(distance))
+        check_equal(jnp.moveaxis(bias, 0, 1) if bias.ndim == 4 else bias, case[f"out.{of}"])
 
 
 def check_boxes(case):
@@ -43,7 +96,12 @@ def check_boxes(case):
     check_equal(bias(at, at), case["out.b1d"])
     tables = {f"table_{i}": jnp.asarray(case[f"par.rel_pos_{axis}_bias.weight"]) for i, axis in enumerate("xy")}
     edges = case["in.bbox"][..., [0, 3]]
-    check_equal(places["attention.boxes"].bind(tables)(edges, edges), case["out.b2d"])
+    boxes = places["attention.boxes"].bind(tables)(edges, edges)
+    check_equal(boxes, case["out.b2d"])
+    if "out.attn_out" in case.arrays:  # LayoutLMv3 divides biases as it does products
+        divisor = {one.name: one.about["divided_by"] for one in facts.places(case, (pe.T5Bias, pe.AxisBias))}
+        added = bias(at, at) / divisor["attention.tokens"] + boxes / divisor["attention.boxes"]
+        content.check_layer(case, bias.scheme.heads, bias=added)
 
 
 def check_prophetnet_buckets(case):

@@ -11,6 +11,7 @@ import importlib
 import json
 import logging
 import pathlib
+import types
 import warnings
 
 import numpy as np
@@ -86,6 +87,46 @@ def shaw(folder, x):
     rows = torch.clamp(blocks[:, None] - blocks[None], -4, 4) + settings.max_pos_emb
     module = of("granite_speech").GraniteSpeechConformerAttention(settings)
     layer(folder, "rel_shaw", "granite_speech_encoder", "blocks", settings, module, x, rows)
+
+    settings = config(
+        "granite_speech5_encoder",
+        hidden_size=12,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        head_dim=4,
+        max_position_embeddings=6,
+        context_size=4,
+    )
+    settings._attn_implementation = "eager"
+    module = of("granite_speech5").GraniteSpeech5EncoderAttention(settings, 0)
+    rows = torch.clamp(blocks[:, None] - blocks[None], -4, 4) + settings.max_position_embeddings
+    layer(folder, "rel_shaw", "granite_speech5_encoder", "blocks", settings, module, x, rows)
+
+
+def chunks(folder, x):
+    """Gemma's audio encoders: chunks of 3 frames, which see 3 frames before them, and the padding of the second row."""
+    real = torch.ones(2, 9, dtype=torch.bool)
+    real[1, 7:] = False
+    sizes = {"hidden_size": 12, "conf_num_attention_heads": 3, "conf_attention_chunk_size": 3}
+    settings = config("gemma3n_audio", **sizes, conf_attention_context_left=4, conf_attention_context_right=1)
+    module = random(of("gemma3n").Gemma3nAudioAttention(settings))
+    distance = torch.arange(9)[:, None] - torch.arange(9)
+    seen = (distance >= -settings.conf_attention_context_right) & (distance < settings.conf_attention_context_left)
+    arrays = {"in.x": x, "in.mask": seen & real[:, None, None], "in.soft_cap": module.softcap}
+    arrays |= {"out.attn_out": module(x, ~real).reshape(2, 9, 12), **parameters(module)}
+    save(folder, "rel_xl", "gemma3n_audio", "chunks", settings, "Gemma3nAudioAttention(config)(x, mask)", arrays)
+
+    gemma4, sizes = of("gemma4"), {"hidden_size": 12, "num_attention_heads": 3, "attention_chunk_size": 3}
+    settings = config("gemma4_audio", **sizes, attention_context_left=4, attention_context_right=0)
+    module = random(gemma4.Gemma4AudioAttention(settings, 0))
+    table = gemma4.Gemma4AudioRelPositionalEncoding(settings)(x)
+    inside = gemma4.sliding_window_mask_function((settings.attention_context_left - 1, 0))
+    seen = inside(0, 0, torch.arange(9)[:, None], torch.arange(9)[None]) & real[:, None, None]
+    additive = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+    blocked = gemma4.Gemma4AudioModel._convert_4d_mask_to_blocked_5d(types.SimpleNamespace(config=settings), additive)
+    arrays = {"in.x": x, "in.mask": seen, "in.soft_cap": module.softcap, "in.key_scale": np.float32(module.k_scale)}
+    arrays |= {"out.attn_out": module(x, table, blocked)[0], "out.pos_emb": table, **parameters(module)}
+    save(folder, "rel_xl", "gemma4_audio", "chunks", settings, "Gemma4AudioAttention(config)(x, table, mask)", arrays)
 
 
 def transformer_xl(folder, x):
@@ -206,6 +247,7 @@ def main():
     x = torch.randn(2, 9, 12)
     shaw(folder, x)
     transformer_xl(folder, x)
+    chunks(folder, x)
     deberta(folder)
     others(folder, x)
 

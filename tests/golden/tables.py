@@ -81,17 +81,28 @@ def check_axes(case):
 
 
 def check_boxes(case):
-    """LayoutLM: left and right read one table, top and bottom another, and height and width have their own."""
+    """Edges and sizes of boxes, added or side by side (LayoutLM), then to tokens; in UDOP, edges between 0 and 1."""
     left, top, right, bottom = np.moveaxis(case["in.bbox"], -1, 0)
-    at = np.stack([left, top, right, bottom, bottom - top, right - left], axis=-1)
-    tables = [one(case, f"{name}_position_embeddings.weight") for name in "xyhw"]
-    scheme = pe.AxialPositions(
-        shape=tuple(map(len, tables)), features=tables[0].shape[1], join="add", tables=(0, 1, 0, 1, 2, 3)
-    )
-    x = np.float64(scheme.bind({f"table_{i}": jnp.asarray(table) for i, table in enumerate(tables)})(at))
-    ids = case["in.input_ids"]
-    x = x + one(case, "word_embeddings.weight")[ids] + one(case, "position_embeddings.weight")[: ids.shape[1]]
-    check_normed(case, x + one(case, "token_type_embeddings.weight")[0])
+    found = {place.name.removeprefix("encoder."): place for place in facts.places(case, pe.LearnedPositions)}
+    read = [("x", left), ("y", top), ("x", right), ("y", bottom)]
+    read += [("h", bottom - top), ("w", right - left)] if "boxes.h" in found else []
+    parts, joined = [], found["boxes.x"].about["joined"]
+    for side, at in read:
+        place = found[f"boxes.{side}"]
+        if scale := place.about.get("scale"):
+            at = (np.clip(at, 0, 1) * np.float32(scale)).astype(np.int32)
+        table = jnp.asarray(one(case, f"{side}_position_embeddings.weight"))
+        parts.append(np.float64(place.scheme.bind({"table": table})(at)))
+    x = np.concatenate(parts, axis=-1) if joined else sum(parts)
+    if "in.input_ids" not in case.arrays:
+        return check_close(x, case["out.out"], 4 * FEW)
+    text, ids = found["text"], case["in.input_ids"]
+    at = pe.positions.arange(ids.shape[1])[None]
+    if text.about.get("position_ids") == "padding":
+        at = pe.positions.from_mask(jnp.asarray(ids != text.scheme.index_offset - 1), padding_position=-1)
+    rows = text.scheme.bind({"table": jnp.asarray(one(case, "position_embeddings.weight"))})(at)
+    x = x + one(case, "word_embeddings.weight")[ids] + one(case, "token_type_embeddings.weight")[0] + np.float64(rows)
+    check_normed(case, x)
 
 
 def check_normed(case, x):
@@ -148,13 +159,14 @@ def check_resized(case):
     check_close(np.broadcast_to(tokens, case["out.out"].shape), case["out.out"], tolerance)
 
 
-def check_sound(case):
-    """The patches of a spectrogram, after two tokens."""
-    (place,) = facts.places(case, pe.LearnedPositions)
-    rows = place.scheme.bind({"table": jnp.asarray(one(case, "position_embeddings")[0])})
-    bias, front = one(case, "patch_embeddings.*bias"), [one(case, "cls_token"), one(case, "distillation_token")]
+def check_patches(case):
+    """The patches of a picture or of a spectrogram, after tokens; a table of these alone."""
+    (place,) = [found for found in facts.places(case, pe.LearnedPositions) if "shape" in found.about]
+    rows = place.scheme.bind({"table": jnp.asarray(one(case, "(?:position_embeddings|pos_embed)")[0])})
+    bias, front = one(case, "patch_embed.*bias"), [one(case, "cls_token"), one(case, "distillation_token")]
     patches = np.broadcast_to(bias, (np.prod(place.about["shape"]), bias.size))
-    tokens = np.concatenate([*(token.reshape(1, -1) for token in front), patches])
+    front = [token.reshape(1, -1) for token in front if token is not None]
+    tokens = np.concatenate([*front, patches])
     assert place.about["prefix"] == len(front)
     check_equal(tokens + rows(pe.positions.arange(len(tokens))), case["out.out"][0])
 

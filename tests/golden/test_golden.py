@@ -57,6 +57,7 @@ OF_MECHANISM = {
     "tower": towers.check,
     "bias_t5": distances.check_t5,
     "bias_alibi": distances.check_alibi,
+    "bias_clip": distances.check_clipped,
     "abs_learned": added.check_learned,
     "posid_generate": added.check_ids_of_generate,
     "posid_padding": added.check_ids_of_padding,
@@ -69,7 +70,7 @@ OF_MECHANISM = {
     "bias_learned_logits": content.check_learned_logits,
 }
 OF_ARRAY = {  # (mechanism, an array that only this form of its cases has)
-    ("bias_t5", "in.bbox"): distances.check_boxes,
+    ("bias_t5", "out.b1d"): distances.check_boxes,
     ("bias_t5", "out.predict"): distances.check_prophetnet_buckets,
     ("bias_t5", "par.gru_rel_pos_const"): content.check_gated,
     ("abs_interp2d", "in.grids"): patches.check,
@@ -78,7 +79,10 @@ OF_ARRAY = {  # (mechanism, an array that only this form of its cases has)
     ("abs_learned", "par.HashBucketCodepointEmbedder_0.weight"): tables.check_hashed,
     ("abs_learned", "in.entity_ids"): added.check_mentions,
     ("abs_axial", "in.tags"): tables.check_paths,
-    ("abs_interp2d", "in.input_values"): tables.check_sound,
+    ("abs_interp2d", "in.input_values"): tables.check_patches,
+    ("abs_learned", "in.pixel_values"): tables.check_patches,
+    ("bias_t5", "in.segments"): distances.check_segments,
+    ("bias_t5", "out.horizontal"): distances.check_centres,
 }
 
 
