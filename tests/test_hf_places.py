@@ -79,6 +79,15 @@ def test_what_else_a_file_may_say():
     )
 
 
+def test_values_that_rotate():
+    clvp, off = (hf.from_config({"model_type": "clvp_encoder", "use_rotary_embedding": on}) for on in (True, False))
+    assert clvp.rotates_values and clvp.rotation.dim == 32
+    assert off.rotations == {"": None} and not off.rotates_values
+    roformer = hf.from_config({"model_type": "roformer", "rotary_value": True})
+    assert roformer.rotates_values and hf.from_config(hf.to_config(roformer)) == roformer
+    assert not hf.from_config({"model_type": "roformer"}).rotates_values
+
+
 def test_a_convolution_is_no_scheme():
     wavlm = hf.from_config({"model_type": "wavlm", "num_conv_pos_embeddings": 64})
     bias = pe.T5Bias(heads=12, buckets=320, max_distance=800, bidirectional=True)

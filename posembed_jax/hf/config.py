@@ -15,7 +15,7 @@ from posembed_jax.hf.layers import keys_of_layers, layer_types_of
 from posembed_jax.hf.multimodal import numbering
 from posembed_jax.hf.places import placed
 from posembed_jax.hf.rope_parameters import only_read, rope_parameters
-from posembed_jax.hf.rotations import rotation, without_dict, without_parameters
+from posembed_jax.hf.rotations import rotates_values, rotation, without_dict, without_parameters
 from posembed_jax.hf.scales import BETA, softmax_scale, temperature
 from posembed_jax.scheme import Scheme
 from posembed_jax.schemes.mixed import RoPEMixed
@@ -38,6 +38,7 @@ class Positions:
         additive: what is added to tokens or patches, by the place: "" where there is one, else "encoder" and the like.
         biases: what is added to the logits or makes them of positions, by the place; "layers.3" of some layers alone.
         about: what else the model does at a place: see below.
+        rotates_values: whether values rotate as well, as keys do (CLVP; RoFormer when its file says so).
         layers: for each layer, its key in rotations, or None for a layer without positions (NoPE).
         softmax_scale: by which the logits q . k are multiplied; None where the model's is not a number of its file.
         temperature: of the queries, for `attend` and the attention layers, or None; of all layers (Ministral 3, Mistral
@@ -77,6 +78,7 @@ class Positions:
     additive: dict[str, Additive] = dataclasses.field(default_factory=dict)
     biases: dict[str, Scheme] = dataclasses.field(default_factory=dict)
     about: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    rotates_values: bool = False
     layers: tuple[str | None, ...] = ()
     softmax_scale: float | None = None
     temperature: SteppedTemperature | None = None
@@ -152,7 +154,7 @@ def _positions(config: Values, known: Values, follow: bool) -> Positions:
             config={**places.values, **whole.config},
         )
         if places.instead_of_rotation:
-            whole = dataclasses.replace(whole, rotations={}, layers=())
+            whole = dataclasses.replace(whole, rotations={}, rotates_values=False, layers=())
     rule, settings = numbering(config, known) or (whole.position_ids, None)
     return dataclasses.replace(whole, towers=towers, position_ids=rule, numbering=settings)
 
@@ -195,6 +197,7 @@ def _leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
     return Positions(
         model_type=name,
         rotations=rotations,
+        rotates_values=rotates_values(known, values) and any(rotations.values()),
         layers=keys_of_layers(rotations, layer_types, values),
         softmax_scale=softmax_scale(known, values, rotations),
         temperature=temperature(known, values, dicts.get("") or {}),

@@ -171,6 +171,12 @@ SECTIONS = {
 }
 
 
+def rotates_values(facts: Facts, config: Values) -> bool:
+    """Whether what turns queries and keys turns values as well; RoFormer's file may ask for it."""
+    label = facts["modeling"]["apply"] or ""
+    return label.endswith("_and_values") and bool(config.get("rotary_value", label == "whole_and_values"))
+
+
 def without_dict(facts: Facts) -> bool:
     """Whether a model takes its theta, if any, from another place than a rotary dict."""
     return facts["modeling"]["init"] in WITHOUT or facts["modeling"]["init"] is None
@@ -184,7 +190,7 @@ def without_parameters(facts: Facts, config: Values) -> RoPE | RoPEMixed | None:
     labels = facts["modeling"]
     kind, chosen = labels["init"] or labels["forward"] or labels["apply"], _chosen(config)
     width, base = head_width(config, config.get("head_dim")), float(config.get("rope_theta") or 10_000.0)
-    if chosen not in (None, "rotary"):
+    if chosen not in (None, "rotary") or config.get("use_rotary_embedding") is False:
         return None
     if kind == "gptj_sin_then_cos":
         return RoPE(dim=config.get("rotary_dim") or width, layout="interleaved")

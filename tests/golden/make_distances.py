@@ -1,4 +1,4 @@
-"""Makes golden cases of biases of the distance, of boxes too, with transformers' own classes, in the format of `cases`.
+"""Makes golden cases of biases of the distance and of boxes, and of rotated values, in the format of `cases`.
 
     python tests/golden/make_distances.py DIR
     python -m pytest tests/golden --cases DIR
@@ -139,6 +139,44 @@ def boxes(folder):
     save(folder, "bias_t5", "udop", "boxes", settings, "create_relative_bias(config)", arrays)
 
 
+def rotations(folder):
+    """Of values as well; and ESM's, instead of its table."""
+    q, k, v = torch.randn(3, 1, 2, 7, 40)
+    settings = config("clvp_encoder", hidden_size=80, num_attention_heads=2, projection_dim=80)
+    clvp = of("clvp")
+    angles, at = clvp.ClvpRotaryPositionalEmbedding(settings)(torch.zeros(2, 7, 80))[0], torch.arange(7)[None]
+    turned = clvp.apply_rotary_pos_emb(*(x[..., : angles.shape[-1]] for x in (q, k, v)), angles.cos(), angles.sin(), at)
+    arrays = {"in.position_ids": at, "out.cos": angles.cos()[None], "out.sin": angles.sin()[None]}
+    for name, x, y in zip("qkv", (q, k, v), turned, strict=True):
+        arrays |= {f"in.{name}": x, f"out.{name}_rot": torch.cat([y, x[..., y.shape[-1] :]], dim=-1)}
+    ran = "ClvpRotaryPositionalEmbedding(config)(x), apply_rotary_pos_emb of its channels"
+    save(folder, "rope_default", "clvp_encoder", "values", settings, ran, arrays)
+
+    roformer = of("roformer")
+    for variant, turns_values in (("values", True), ("default", False)):
+        settings = config("roformer", hidden_size=32, num_attention_heads=2, rotary_value=turns_values)
+        table = roformer.RoFormerSinusoidalPositionalEmbedding(16, 16)
+        table.weight = torch.nn.Parameter(table.create_weight(), requires_grad=False)
+        read, x = table(torch.Size([1, 7]), 3)[None], dict(zip("qkv", torch.randn(3, 1, 2, 7, 16), strict=True))
+        given = [x[name] for name in ("qkv" if turns_values else "qk")]
+        turned = roformer.RoFormerSelfAttention.apply_rotary_position_embeddings(read[None], *given)
+        arrays = {f"in.{name}": array for name, array in x.items()}
+        arrays |= {f"out.{name}_rot": y for name, y in zip("qkv", turned, strict=False)}
+        arrays |= {"in.position_ids": 3 + at, "out.sin": read[..., :8], "out.cos": read[..., 8:]}
+        ran = "RoFormerSelfAttention.apply_rotary_position_embeddings"
+        save(folder, "rope_interleaved", "roformer", variant, settings, ran, arrays)
+
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "rope_theta": 5000.0, "pad_token_id": 1}
+    settings = config("esm", **sizes, position_embedding_type="rotary", vocab_size=12, mask_token_id=11)
+    made, q, k = of("esm").EsmRotaryEmbedding(settings), *torch.randn(2, 1, 2, 7, 16)
+    cos, sin = made(q, 3 + at)
+    turned = of("esm").apply_rotary_pos_emb(q, k, cos, sin)
+    arrays = {"in.position_ids": 3 + at, "out.cos": cos, "out.sin": sin, "in.q": q, "in.k": k}
+    arrays |= {"out.q_rot": turned[0], "out.k_rot": turned[1]}
+    ran = "EsmRotaryEmbedding(config)(x, position_ids), apply_rotary_pos_emb"
+    save(folder, "rope_default", "esm", "rotary", settings, ran, arrays)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)
@@ -147,7 +185,7 @@ def main():
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
-    for make in (alibi, t5, segments, clipped, boxes):
+    for make in (alibi, t5, segments, clipped, boxes, rotations):
         make(folder)
 
 

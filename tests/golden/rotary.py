@@ -147,7 +147,8 @@ def check(case):
         check_tables(rope, at, theirs, wide=bool(wide), length=length)
         tested += 1
         if not wide and not text:
-            check_rotated(case, rope, at, theirs, f"{number}{layer}", length)
+            turning = "qkv" if positions_of.rotates_values else "qk"
+            check_rotated(case, rope, at, theirs, f"{number}{layer}", length, turning)
     assert tested, sorted(case.arrays)
     check_stored_frequencies(case, positions_of)
 
@@ -175,11 +176,12 @@ def check_tables(rope, at, theirs, *, wide, length=None):
         check_close(sign * np.asarray(table), once(their, table.shape[-1]), tolerance)
 
 
-def check_rotated(case, rope, at, theirs, suffix, length):
+def check_rotated(case, rope, at, theirs, suffix, length, turning):
+    assert "v" in turning or f"out.v_rot{suffix}" not in case.arrays
     bound = dataclasses.replace(rope, phase="float32").bind(pe.init(rope, jax.random.key(0)), **length)
     tokens = theirs[0].shape[-2]
     angle = float(np.max(angles(rope, at, length)))
-    for name in "qk":
+    for name in turning:
         turned = case.arrays.get(f"out.{name}_rot{suffix}")
         if turned is None:
             continue
