@@ -113,6 +113,7 @@ def test_towers():
         ({"model_type": "mpt", "attn_config": {"alibi_bias_max": 16}}, "attn_config"),
         ({"model_type": "gpt2", "n_positions": 8, "max_position_embeddings": 9}, "n_positions"),
         ({"model_type": "mpnet", "relative_attention_num_buckets": 64}, "relative_attention_num_buckets == 32"),
+        ({"model_type": "swin2sr", "use_absolute_embeddings": True}, "not use_absolute_embeddings"),
         ({"model_type": "gemma4_audio", "attention_context_right": 1}, "attention_context_right == 0"),
     ],
 )

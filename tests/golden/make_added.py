@@ -139,7 +139,8 @@ def window_arrays(row, config, modules, code):
     owner = owner_of(row, modules, code)
     if row["kind"] == "beit":
         config.num_attention_heads, config.image_size, config.patch_size = 3, 32, 8
-        module = randomised(owner(config))
+        told = "window_size" in inspect.signature(owner.__init__).parameters
+        module = randomised(owner(config, (4, 4)) if told else owner(config))
         found = {"out.bias": module((4, 4)), "out.bias_3x5": module((3, 5))}
         return found | {"par.table": module.relative_position_bias_table}
     if "Attention" not in code:

@@ -258,6 +258,53 @@ def convolutions(folder):
         save(folder, "conv_pos", model_type, f"kernel{kernel}", settings, f"{name}PositionalConvEmbedding", arrays)
 
 
+def axes(folder):
+    """Patches that say where they are, and pictures that are not square."""
+    settings = config("pix2struct_vision_model", hidden_size=8, patch_embed_hidden_size=6, seq_len=7)
+    made, at = random(of("pix2struct").Pix2StructVisionEmbeddings(settings)), torch.tensor([[[0, 6], [5, 1], [3, 3]]])
+    given = {"in.flattened_patches": torch.cat([at, torch.randn(1, 3, 6)], dim=-1)}
+    arrays = given | {"out.out": made(given["in.flattened_patches"]), **parameters(made)}
+    ran = "Pix2StructVisionEmbeddings(config)(flattened_patches)"
+    save(folder, "abs_learned_2d", "pix2struct_vision_model", "places", settings, ran, arrays)
+
+    vision = config("florence_vision", embed_dim=[4, 8], max_position_embeddings=9, max_temporal_embeddings=6)
+    both, florence = config("florence2", vision_config=vision), of("florence2")
+    made = random(florence.Florence2VisionLearnedAbsolutePositionEmbedding2D(both))
+    arrays = {"out.out": made(torch.zeros(1, 8, 3, 5)), **parameters(made)}
+    save(folder, "abs_learned_2d", "florence_vision", "picture", vision, f"{type(made).__name__}(config)", arrays)
+    made = florence.Florence2VisionPositionalEmbeddingCosine1D(both)
+    arrays = {"out.table": made.pos_idx_to_embed, "out.out": made(torch.zeros(1, 4, 8))}
+    save(folder, "sin_1d", "florence_vision", "table", vision, f"{type(made).__name__}(config)", arrays)
+
+
+def coordinates(folder):
+    """SAM 3's: of boxes in its decoder, and of prompts, whose sizes go in as they are."""
+    given, small = {"in.boxes": torch.rand(1, 5, 4)}, {"hidden_size": 8, "num_attention_heads": 2, "num_layers": 1}
+    settings = config("sam3_detr_decoder", **small)
+    out = of("sam3").Sam3DetrDecoder(settings).position_encoding.encode_boxes(given["in.boxes"])
+    ran = "Sam3DetrDecoder(config).position_encoding.encode_boxes(boxes)"
+    save(folder, "sin_coords", "sam3_detr_decoder", "boxes", settings, ran, given | {"out.boxes": out})
+    settings = config("sam3_geometry_encoder", **small)
+    made = of("sam3").Sam3GeometryEncoder(settings)
+    out = made._encode_box_coordinates(*given["in.boxes"][0].unbind(-1))
+    ran = "Sam3GeometryEncoder(config)._encode_box_coordinates(x, y, width, height)"
+    save(folder, "sin_coords", "sam3_geometry_encoder", "prompts", settings, ran, given | {"out.boxes": out[None]})
+
+
+def levit(folder):
+    """Layers of each stage, and of those that shrink the picture between two."""
+    settings = config("levit", image_size=80, depths=[1, 1, 1], hidden_sizes=[8, 12, 16], key_dim=[2, 4, 4])
+    settings.num_attention_heads = [2, 3, 4]
+    made = random(of("levit").LevitModel(settings))
+    settings.down_ops = settings.down_ops[:2]  # the model adds to them
+    arrays = {}
+    for i, stage in enumerate(made.encoder.stages):
+        layers = [layer for layer in stage.modules() if hasattr(layer, "attention_biases")]
+        for place, layer in zip((f"stages.{i}", f"between.{i}"), layers, strict=False):
+            arrays |= {f"par.{place}": layer.attention_biases, f"out.{place}": layer.get_attention_biases("cpu")}
+    save(folder, "bias_window", "levit", "places", settings, "LevitModel(config), get_attention_biases", arrays)
+
+
 def sinusoids(folder):
     made = of("deformable_detr").DeformableDetrSinePositionEmbedding(8, normalize=True)
     out = made(torch.Size([2, 3, 4, 5]), torch.device("cpu"), torch.float32, MASK)
@@ -289,7 +336,7 @@ def main():
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
     everything = (pictures, buckets, tiles, boxes, texts, cells, mentions, paths, sounds, series, convolutions)
-    everything += (sinusoids, fairseq)
+    everything += (sinusoids, fairseq, axes, coordinates, levit)
     for make in everything:
         make(folder)
 

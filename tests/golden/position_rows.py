@@ -624,6 +624,9 @@ for name in (*SAMS.split(), *SMOOTH_SAMS.split()):
         | {"place": "patches", "when": "=use_abs_pos"},
         decomposed("i not in global_attn_indexes") | {"when": "=use_rel_pos"},
     ]
+RESOLUTION = "=pair(ceil(image_size // patch_size / 2 ** i))"
+
+
 ROWS["vitdet"].append(decomposed("i in window_block_indices and window_size"))
 ROWS["vitdet"][1]["when"] = "=use_relative_position_embeddings"
 ROWS |= {
@@ -652,8 +655,8 @@ ROWS |= {
             "heads": "=each",
             "window": "=pair(min(window_size, patches(image_size, patch_size)[0]))",
             "tensor": "relative_coords_table",
+            "requires": ["=not use_absolute_embeddings"],  # whose table has a row too many: transformers cannot add it
         },
-        grid(PARAMETER, 1, features="=embed_dim") | {"place": "patches", "when": "=use_absolute_embeddings"},
     ],
     "levit": [
         {
@@ -661,15 +664,15 @@ ROWS |= {
             "kind": "levit",
             "each": "=num_attention_heads",
             "heads": "=each",
-            "shape": "=pair(ceil(image_size / 16 / 2 ** i))",
+            "shape": RESOLUTION,
             "tensor": "attention_biases",
         },
         {
             "place": "between",
             "kind": "levit",
             "each": "=num_attention_heads[:len(num_attention_heads) - 1]",
-            "heads": "=hidden_sizes[i] // key_dim[i]",
-            "shape": "=pair(ceil(image_size / 16 / 2 ** i))",
+            "heads": "=hidden_sizes[i] // key_dim[0]",
+            "shape": RESOLUTION,
             "about": {"query_stride": 2},
             "tensor": "attention_biases",
         },
@@ -798,8 +801,8 @@ for name, prefix in (("sam3", "Sam3"), ("sam3_lite_text", "Sam3LiteText")):
         | {"shape": "=(72, 72)", "code": f"{prefix}DetrDecoder"},
     ]
     ROWS[f"{name}_geometry_encoder"] = [
-        sinusoid(WIDTH, code, "interleaved", place="points", axes=2, order=[0, 1], fractional=True)
-        | {"scale": TAU, "about": {"positions": "x, y between 0 and 1"}}
+        sinusoid(WIDTH, code, "interleaved", place="points", axes=2, order=[1, 0], fractional=True)
+        | {"scale": TAU, "about": {"positions": "x, y between 0 and 1", "followed_by": ["height", "width"]}}
     ]
 
 

@@ -7,6 +7,7 @@ base, and all other numbers are then checked.
 import math
 import re
 
+import facts
 import jax.numpy as jnp
 import numpy as np
 from added import EXPONENTIAL
@@ -16,6 +17,7 @@ from rotary import FEW, call
 import posembed_jax as pe
 
 BASE = 10_000.0
+BOX = ("x", "y", "width", "height")
 
 
 def check_grid(case):
@@ -75,20 +77,23 @@ def settings_of_picture(theirs, mask):
 
 
 def check_coordinates(case):
-    """Conditional DETR, DAB-DETR, LW-DETR: y, then x, then width and height, between 0 and 1."""
+    """Of points (x, y) and boxes (x, y, width, height), between 0 and 1; sizes may follow as they are."""
     for name, _, theirs in case.outputs(r".*"):
         given = case[name.replace("out.", "in.")]
-        axes = given.shape[-1]
-        scheme = pe.Sinusoidal(
-            features=theirs.shape[-1],
-            axes=axes,
-            order=(1, 0, *range(2, axes)),
-            layout="interleaved",
-            fractional=True,
-            scale=2 * math.pi,
-            base=BASE,
-        )
-        check_close(call(scheme.bind({}), given), theirs, EXPONENTIAL * 2 * math.pi * np.max(np.abs(given)) + FEW)
+        place = place_of_coordinates(case, given.shape[-1], theirs.shape[-1])
+        raw = given[..., [BOX.index(word) for word in place.about.get("followed_by", ())]]
+        ours = call(place.scheme.bind({}), given[..., : place.scheme.axes])
+        tolerance = EXPONENTIAL * 2 * math.pi * np.max(np.abs(given)) + FEW
+        check_close(np.concatenate([ours, raw], axis=-1), theirs, tolerance)
+
+
+def place_of_coordinates(case, axes, features):
+    """The model's own; without settings Conditional DETR, DAB-DETR and LW-DETR: y, then x, then width and height."""
+    if case.config:
+        return facts.only(list(facts.places(case, pe.Sinusoidal)), "features", "axes", "order")
+    order = (1, 0, *range(2, axes))
+    settings = {"layout": "interleaved", "fractional": True, "scale": 2 * math.pi, "base": BASE}
+    return facts.Place("", pe.Sinusoidal(features=features, axes=axes, order=order, **settings), {})
 
 
 def check_fourier(case):

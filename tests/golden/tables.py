@@ -62,20 +62,21 @@ def check_axial(case):
 
 
 def check_axes(case):
-    """Rows and columns: side by side in pictures (DETR), or added to patches that say where they are (Kosmos-2.5)."""
+    """Rows and columns: side by side in pictures (DETR, Florence 2), or added to patches that say where they are."""
     if "in.bbox" in case.arrays:
         return check_boxes(case)
     tables = {f"table_{axis}": jnp.asarray(one(case, f"{name}.*weight")) for axis, name in enumerate(("row", "col"))}
     shape, features = tuple(len(table) for table in tables.values()), tables["table_0"].shape[1]
+    detr = pe.AxialPositions(shape=shape, features=2 * features, join="concatenate", order=(1, 0))  # has no settings
+    scheme = facts.only(list(facts.places(case, pe.AxialPositions)), "shape").scheme if case.config else detr
     if "in.flattened_patches" in case.arrays:
         patches = case["in.flattened_patches"]
         at, x = patches[..., :2].astype(np.int32), np.float64(patches[..., 2:])
-        added = pe.AxialPositions(shape=shape, features=features, join="add").bind(tables)(at)
+        added = scheme.bind(tables)(at)
         projected = x @ np.float64(one(case, "patch_projection.weight")).T + one(case, "patch_projection.bias")
         size = np.abs(x) @ np.abs(np.float64(one(case, "patch_projection.weight"))).T
         return check_close(projected + added, case["out.out"], FEW * (1 + size))
     theirs = np.moveaxis(case["out.out"], 1, -1)
-    scheme = pe.AxialPositions(shape=shape, features=2 * features, join="concatenate", order=(1, 0))
     ours = scheme.bind(tables)(pe.positions.grid(theirs.shape[1:3]))
     check_equal(np.broadcast_to(np.asarray(ours).reshape(1, *theirs.shape[1:]), theirs.shape), theirs)
 

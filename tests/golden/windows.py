@@ -3,6 +3,7 @@
 import math
 import re
 
+import facts
 import jax.numpy as jnp
 import numpy as np
 from case import Unsupported, check_close, check_equal
@@ -13,6 +14,8 @@ import posembed_jax as pe
 
 
 def check(case):
+    if any(name.startswith("par.stages") for name in case.arrays):
+        return check_levit(case, list(facts.places(case, pe.LeViTBias)))
     if any("continuous_position_bias_mlp" in name for name in case.arrays):
         return check_swin_v2(case)
     table = jnp.asarray(table_of(case).T)
@@ -110,6 +113,16 @@ def check_beit(case, table):
         bias, at = pe.BEiTBias(heads=len(table), shape=grid).bind({"table": resized}), pe.positions.grid(grid)
         at = jnp.concatenate([jnp.full((1, 2), -1, jnp.int32), at])
         check_close(jnp.broadcast_to(bias(at, at), theirs.shape), theirs, 8 * FEW * float(jnp.max(jnp.abs(table))))
+
+
+def check_levit(case, places):
+    """Every stage, and what shrinks the picture between two: its queries stand at every other key."""
+    assert {place.name for place in places} == {name.removeprefix("out.") for name in case.arrays if "out." in name}
+    for place in places:
+        bound = place.scheme.bind({"table": jnp.asarray(case[f"par.{place.name}"])})
+        keys, stride = pe.positions.grid(place.scheme.shape), place.about.get("query_stride", 1)
+        queries = stride * pe.positions.grid(tuple(-(-size // stride) for size in place.scheme.shape))
+        check_equal(bound(queries, keys), case[f"out.{place.name}"])
 
 
 def check_box_rpb(case):
