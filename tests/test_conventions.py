@@ -55,6 +55,7 @@ PUBLISHED |= {
     "hf.scaling",
     "hf.from_config",
     "hf.multimodal",
+    "hf.patch_positions",
     "hf.patch_table",
     "hf.read",
     "hf.load",

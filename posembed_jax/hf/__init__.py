@@ -6,6 +6,7 @@ from posembed_jax.hf.config import Positions as Positions
 from posembed_jax.hf.config import from_config as from_config
 from posembed_jax.hf.config import to_config as to_config
 from posembed_jax.hf.multimodal import multimodal as multimodal
+from posembed_jax.hf.pictures import patch_positions as patch_positions
 from posembed_jax.hf.pictures import patch_table as patch_table
 from posembed_jax.hf.rope_parameters import rope_parameters as rope_parameters
 from posembed_jax.hf.rope_parameters import scaling as scaling

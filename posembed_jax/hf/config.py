@@ -10,6 +10,7 @@ from typing import Any
 
 from posembed_jax.contracts import Additive
 from posembed_jax.hf.entries import entries
+from posembed_jax.hf.expressions import evaluate
 from posembed_jax.hf.facts import facts
 from posembed_jax.hf.layers import keys_of_layers, layer_types_of
 from posembed_jax.hf.multimodal import numbering
@@ -44,7 +45,7 @@ class Positions:
         temperature: of the queries, for `attend` and the attention layers, or None; of all layers (Ministral 3, Mistral
             4), or of those that do not rotate (Llama 4).
         position_ids: how positions are made: "tokens", "multimodal" (by mrope.positions), "xdrope" (by
-            mrope.xdrope_positions), "canvas", "grid", "grid_from_1", "centers" or "times".
+            mrope.xdrope_positions), "canvas", "grid" and "grid_from_1" (by `patch_positions`), "centers" or "times".
         numbering: settings of that function of mrope; None where the file is not of a model of several modalities.
         towers: the parts of a composite by their names in the file, such as "text_config".
         config: the values that all this was read from, with the rotary dict complete; not compared.
@@ -64,6 +65,8 @@ class Positions:
     - stored is how the file has a table that is not row after row: `load` makes it ours.
     - scale multiplies positions, divided_by divides what is added, zero_padding puts zeros where padding is.
     - bits: the table is rounded to whole numbers of so many (I-BERT); blocks: keys are of so many tokens each (LongT5).
+    - axes, of the place "rotation", names the numbers of a patch's position; `patch_positions` makes them. Tokens in
+      front that are turned by learned angles have those in a parameter that ends in angles_in_front.
     - convolution has the settings of a `conv_positions` whose result is added, of no other scheme.
     - scaled_with_logits: the bias is added before the softmax scale multiplies; rounded_to: in which dtype it is kept.
 
@@ -155,8 +158,17 @@ def _positions(config: Values, known: Values, follow: bool) -> Positions:
         )
         if places.instead_of_rotation:
             whole = dataclasses.replace(whole, rotations={}, rotates_values=False, layers=())
+    if name in others["rotations"]:
+        whole = _standing(whole, config, others["rotations"][name])
     rule, settings = numbering(config, known) or (whole.position_ids, None)
     return dataclasses.replace(whole, towers=towers, position_ids=rule, numbering=settings)
+
+
+def _standing(found: Positions, config: Values, known: Values) -> Positions:
+    """With what is known of where patches stand for the rotation."""
+    about = evaluate(known["about"], {key: config.get(key, default) for key, default in known["config"].items()})
+    rule = "grid" if found.position_ids == "tokens" else found.position_ids
+    return dataclasses.replace(found, about={**found.about, "rotation": about}, position_ids=rule)
 
 
 def _is_known(name: Any, known: Values) -> bool:

@@ -1,4 +1,4 @@
-"""The table of a model's patches for a picture of any shape, as the model itself stretches it."""
+"""The patches of a picture of any shape: what a model adds to them, and where they stand for its rotation."""
 
 from __future__ import annotations
 
@@ -57,6 +57,37 @@ def patch_table(table: jax.Array, shape: Shape, about: Values) -> jax.Array:
         return patches + table[:1]
     kept = 0 if about.get("prefix_unused") else front
     return jnp.concatenate([table[:kept], patches, table[rows - behind :]])
+
+
+def patch_positions(shape: Shape, about: Values) -> jax.Array:
+    """Where the tokens of one picture or video stand for the rotation, in the order of its tokens.
+
+    Args:
+        shape: static (height, width) or (frames, height, width) in patches.
+        about: of the place "rotation" of `from_config`: it names the numbers of a position.
+
+    Returns:
+        int32 `[before + product of shape + behind, A]`; tokens in front and behind, such as a class token, are at 0,
+        where nothing turns.
+
+    Raises:
+        ValueError: a model whose patches have no places of their own.
+
+    >>> from posembed_jax import hf
+    >>> muse = hf.from_config({"model_type": "muse_spark_vision"})
+    >>> hf.patch_positions((1, 3), muse.about["rotation"]).tolist()  # columns first, from 1
+    [[1, 1], [2, 1], [3, 1]]
+
+    Source: https://github.com/huggingface/transformers/tree/v5.23.0/src/transformers/models.
+    """
+    if "axes" not in about:
+        raise ValueError(
+            f'about is {dict(about)!r}; it needs to be about["rotation"] of a model that turns the patches of pictures.'
+        )
+    film = (1, *shape) if isinstance(shape, tuple) and len(shape) == 2 else shape
+    at = vision.merged_grid(film, merge=about.get("merge", 1)) + about.get("first", 0)
+    at = at[:, np.array([("frame", "row", "column").index(axis) for axis in about["axes"]])]
+    return jnp.pad(at, [(about.get("prefix", 0), about.get("behind", 0)), (0, 0)])
 
 
 def _needs(old: Shape, about: Values) -> str:

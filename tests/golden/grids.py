@@ -87,16 +87,16 @@ def check_grid_from_one(case):
     rope = found.rotation
     if "out.freqs_ci" in case.arrays:
         side = case.config["image_size"] // case.config["patch_size"]
-        at = pe.positions.grid((side, side)) + 1
+        at = hf.patch_positions((side, side), found.about["rotation"])
         table = case["out.freqs_ci"].reshape(-1, *case["out.freqs_ci"].shape[-2:])
-        rotary.check_tables(rope, np.asarray(at), (table[:-1, :, 0], table[:-1, :, 1]), wide=False)
+        rotary.check_tables(rope, np.asarray(at), (table[..., 0], table[..., 1]), wide=False)
         for x in "qk":
             rotary.check_turned(rope, case[f"in.{x}"], case[f"out.{x}_rot"], at)
         return
     kernel, stride = case.config["q_aggregation_kernel_size"], case.config["q_aggregation_stride"]
     _, height, width, channels = case["out.full_shape"]
     assert (height, width) == tuple((size - kernel) // stride + 1 for size in case["in.shape"][-2:])
-    at = pe.positions.grid((int(height), int(width))) + 1
+    at = hf.patch_positions((int(height), int(width)), found.about["rotation"])
     assert rope.dim == channels
     kept = case["out.cos"].shape[-1]
     for ours, name in zip(dataclasses.replace(rope, phase="float32").cos_sin(at), ("cos", "sin"), strict=True):

@@ -25,6 +25,7 @@ STILL = WIDE[:3]  # where the class counts frames as pictures, there is one of e
 ODD = ((1, 3, 5), (1, 7, 2), (1, 4, 4), (1, 2, 3))
 FILM = (*ODD, (3, 2, 3))
 SAME = ((1, 4, 4),)
+ONE_WINDOW = ((1, 2, 4), (1, 3, 1))  # larger pictures are reordered, window after window
 SMALL = {"hidden_size": 8, "intermediate_size": 8, "patch_size": 4}
 LAYERS = {"num_hidden_layers": 1, "num_attention_heads": 2}
 PICTURE = SMALL | LAYERS | {"image_size": 16}
@@ -35,14 +36,15 @@ MUSE = SMALL | LAYERS | {"pos_emb_height": 4, "pos_emb_width": 4, "layer_types":
 
 
 class Before(Exception):
-    """The tokens that went into a part of the module, which then need not run."""
+    """What went into a part of the module, which then need not run: tokens, or positions."""
 
 
 def tokens_of(module, before, *arguments, **keywords):
-    """What the module gives, or what goes into its part of that name."""
+    """What the module gives, or what goes into its part of that name: of one that rotates, where tokens stand."""
 
     def stop(part, given, named):
-        raise Before(given[0] if given else named["hidden_states"])
+        tensors = [x for x in given if torch.is_tensor(x)]
+        raise Before(tensors[-1] if tensors else named["hidden_states"])
 
     if before is None:
         return module(*arguments, **keywords)
@@ -69,6 +71,11 @@ def patches_of_pixels(module, settings, grids, before):
 
 def embedded(module, settings, grids, before):
     return tokens_of(module, before, torch.zeros(int(grids.prod(1).sum()), settings.hidden_size), grids)
+
+
+def squares(module, settings, grids, before):
+    pixels = torch.zeros(int(grids.prod(1).sum()), 3, settings.patch_size, settings.patch_size)
+    return tokens_of(module, before, pixels, grids)
 
 
 def sizes(module, settings, grids, before):
@@ -340,6 +347,96 @@ def rotated(folder):
     save(folder, "rope_vision", "vjepa2", "grid", settings, ran, given)
 
 
+def qwen(model_type, code, **settings):
+    return model_type, code, BLOCKS | {"out_hidden_size": 8} | settings, packed, WIDE, "rotary_pos_emb"
+
+
+def tower(model_type, code, part="rotary_emb", run=packed, grids=WIDE, **settings):
+    return model_type, code, SMALL | LAYERS | settings, run, grids, part
+
+
+def sized(module, settings, grids, before):
+    """Pictures in a padded batch, with their heights and widths in pixels."""
+    pixels = torch.zeros(len(grids), 3, *(settings.patch_size * grids[:, 1:].max(0).values).tolist())
+    return tokens_of(module, before, pixels, image_sizes=settings.patch_size * grids[:, 1:])
+
+
+STANDS = (
+    qwen("cohere_compass_vision", "cohere_compass.CohereCompassVisionModel", **DEEP),
+    qwen("ernie4_5_vl_moe_vision", "ernie4_5_vl_moe.Ernie4_5_VLMoeVisionTransformerPretrainedModel"),
+    qwen("exaone4_5_vision", "exaone4_5.Exaone4_5_VisionModel", num_key_value_heads=2),
+    qwen("glm4v_vision", "glm4v.Glm4vVisionModel"),
+    qwen("glm4v_moe_vision", "glm4v_moe.Glm4vMoeVisionModel"),
+    qwen("glm5_next_vision", "glm5_next.Glm5NextVisionModel", projection_intermediate_size=8),
+    qwen("glm_ocr_vision", "glm_ocr.GlmOcrVisionModel"),
+    qwen("qwen2_vl_vision", "qwen2_vl.Qwen2VisionTransformerPretrainedModel", embed_dim=8),
+    qwen("qwen2_5_vl_vision", "qwen2_5_vl.Qwen2_5_VisionTransformerPretrainedModel"),
+    qwen("qwen2_5_omni_vision_encoder", "qwen2_5_omni.Qwen2_5OmniVisionEncoder"),
+    qwen("qwen3_vl_vision", "qwen3_vl.Qwen3VLVisionModel", **DEEP),
+    qwen("qwen3_vl_moe_vision", "qwen3_vl_moe.Qwen3VLMoeVisionModel", **DEEP),
+    qwen("qwen3_omni_moe_vision_encoder", "qwen3_omni_moe.Qwen3OmniMoeVisionEncoder", **DEEP),
+    qwen("qwen3_5_vision", "qwen3_5.Qwen3_5VisionModel", **QWEN),
+    qwen("qwen3_5_moe_vision", "qwen3_5_moe.Qwen3_5MoeVisionModel", **QWEN),
+    qwen("qwen4_exp_vision", "qwen4_exp.Qwen4ExpVisionModel", **QWEN),
+    tower(
+        "dots3_note_vision_encoder",
+        "dots3_note.Dots3NoteVisionModel",
+        "rotary_pos_emb",
+        mlp_layer_types=["dense"],
+        adapter_in_dim=8,
+        per_layer_config=None,
+    ),
+    tower(
+        "lfm3_vl_vision",
+        "lfm3_vl.Lfm3VlVisionModel",
+        "rotary_pos_emb",
+        num_key_value_heads=2,
+        layer_types=["full_attention"],
+    ),
+    tower("minimax_m3_vl_vision", "minimax_m3_vl.MiniMaxM3VLVisionModel", image_size=16, hidden_size=16),
+    tower("kimi_k25_vision", "kimi_k25.Kimi_K25VisionModel", run=squares, pos_emb_height=4, pos_emb_width=4),
+    tower(
+        "paddleocr_vl_vision",
+        "paddleocr_vl.PaddleOCRVisionTransformer",
+        "encoder.rotary_pos_emb",
+        patches_of_pixels,
+        FILM,
+        image_size=16,
+    ),
+    tower("muse_glimmer_vision", "muse_glimmer.MuseGlimmerVisionModel", grids=ONE_WINDOW, **MUSE),
+    tower("muse_spark_vision", "muse_spark.MuseSparkVisionModel", grids=ONE_WINDOW, **MUSE),
+    tower("inkling2_vision", "inkling2.Inkling2VisionModel", run=blocks, grids=STILL, posemb_grid_size=4),
+    tower("step3p5_vision", "step3p7.Step3p7VisionModel", run=pictures, grids=ODD[:1], image_size=16),
+    tower("pixtral", "pixtral.PixtralVisionModel", "patch_positional_embedding", sized, ODD, head_dim=4),
+    tower("mlcd", "mlcd.MLCDVisionModel", "vision_rotary_embedding", pictures, ODD[2:3], image_size=16),
+)
+
+
+def standing(folder):
+    """Where patches stand for the rotation: what goes into the class that makes its tables."""
+    for model_type, code, settings, run, grids, part in STANDS:
+        settings = config(model_type, **settings)
+        module, grids = tables_alone(module_of(code)(settings), ()), torch.tensor(grids)
+        arrays = {"in.grids": grids, "out.position_ids": run(module, settings, grids, part)}
+        ran = f"{type(module).__name__}(config), what goes into {part}"
+        save(folder, "vision_grid", model_type, "standing", settings, ran, arrays)
+    for model_type, code in (
+        ("sam2_video", "sam2_video.Sam2VideoMemoryAttention"),
+        ("sam3_tracker_video", "sam3_tracker_video.Sam3TrackerVideoMemoryAttention"),
+        ("edgetam_video", "edgetam_video.EdgeTamVideoMemoryAttention"),
+    ):
+        settings = config(model_type)
+        settings.memory_attention_rope_feat_sizes = [5, 3]  # width, height
+        found, ran = module_of(code).precompute_positions(settings), f"{code}.precompute_positions(config)"
+        arrays = {"in.grids": torch.tensor([[1, 3, 5]]), "out.position_ids": found}
+        save(folder, "vision_grid", model_type, "standing", settings, ran, arrays)
+    made = module_of("gemma4.image_processing_pil_gemma4.Gemma4ImageProcessorPil")(do_resize=False, max_soft_tokens=70)
+    found = made(torch.zeros(3, 48, 96).numpy(), return_tensors="pt")["image_position_ids"]
+    arrays = {"in.grids": torch.tensor([[1, 3, 6]]), "out.position_ids": found[found[..., 0] >= 0]}
+    settings, ran = config("gemma4_vision", **SMALL, **LAYERS), "Gemma4ImageProcessorPil()(image)['image_position_ids']"
+    save(folder, "vision_grid", "gemma4_vision", "standing", settings, ran, arrays)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)
@@ -347,7 +444,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    for make in (learned, axial, frames, rotated):
+    for make in (learned, axial, frames, rotated, standing):
         make(folder)
 
 

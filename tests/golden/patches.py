@@ -4,7 +4,7 @@ import facts
 import jax.numpy as jnp
 import numpy as np
 import rotary
-from case import check_close
+from case import check_close, check_equal
 from rotary import FEW
 
 import posembed_jax as pe
@@ -36,8 +36,17 @@ def check_places(case):
 def check_turned(case):
     """Queries of the patches of pictures, turned where these stand."""
     found = rotary.model(case)
-    at = np.concatenate([np.asarray(pe.positions.grid(tuple(int(n) for n in grid))) for grid in case["in.grids"]])
-    rotary.check_turned(found.rotation, case["in.q"], case["out.q_rot"], jnp.asarray(at))
+    rotary.check_turned(found.rotation, case["in.q"], case["out.q_rot"], jnp.asarray(stand(case, found)))
+
+
+def stand(case, found):
+    """Where the tokens of all pictures stand."""
+    about = found.about["rotation"]
+    return np.concatenate([hf.patch_positions(tuple(int(n) for n in grid), about) for grid in case["in.grids"]])
+
+
+def check_standing(case):
+    check_equal(stand(case, rotary.model(case)), case["out.position_ids"])
 
 
 def class_tokens(case, features):

@@ -1005,6 +1005,29 @@ ROWS["layoutxlm"] = ROWS["layoutlmv2"]
 ROWS["pp_chart2table_vision"] = ROWS["got_ocr2_vision"]
 CODE_OF = {"layoutxlm": "layoutlmv2", "pp_chart2table_vision": "got_ocr2_vision"}
 
+# Where the patches of a picture stand for the rotation, by the numbers of a position in their order
+ROW_COLUMN, COLUMN_ROW = {"axes": ["row", "column"]}, {"axes": ["column", "row"]}
+MERGING = f"""{QWENS} dots3_note_vision_encoder ernie4_5_vl_moe_vision exaone4_5_vision glm4v_moe_vision glm4v_vision
+glm5_next_vision glm_ocr_vision lfm3_vl_vision qwen2_5_omni_vision_encoder qwen2_5_vl_vision qwen2_vl_vision"""
+ROTATIONS = {name: ROW_COLUMN | MERGED for name in MERGING.split()}
+ROTATIONS |= {name: ROW_COLUMN for name in ("kimi_k25_vision", "paddleocr_vl_vision", "pixtral", "step3p5_vision")}
+ROTATIONS |= {
+    name: COLUMN_ROW
+    for name in ("edgetam_video", "gemma4_vision", "sam2_video", "sam3_tracker_video", "sam3_vit_model")
+}
+ROTATIONS |= {name: COLUMN_ROW | {"first": 1} for name in ("muse_glimmer_vision", "muse_spark_vision")}
+ROTATIONS |= {
+    name: ROW_COLUMN | {"tokens_in_front_without": 1, "angles_in_front": "class_pos_emb"}
+    for name in ("mlcd", "mlcd_vision_model")
+}
+ROTATIONS |= {
+    "efficientloftr": ROW_COLUMN | {"first": 1},
+    "inkling2_vision": ROW_COLUMN | MERGED | {"first": 1, "prefix": 1},
+    "llama4_vision_model": ROW_COLUMN | {"first": 1, "behind": 1},
+    "minimax_m3_vl_vision": {"axes": ["frame", "row", "column"], **MERGED},
+    "vjepa2": {"axes": ["frame", "row", "column"]},
+}
+
 # Without a row: why
 NO_SCHEME = {
     "funnel": "Transformer-XL's bias in a factorized form of its own, over pooled positions",

@@ -74,6 +74,7 @@ OF_ARRAY = {  # (mechanism, an array that only this form of its cases has)
     ("bias_t5", "out.predict"): distances.check_prophetnet_buckets,
     ("bias_t5", "par.gru_rel_pos_const"): content.check_gated,
     ("abs_interp2d", "in.grids"): patches.check,
+    ("vision_grid", "in.grids"): patches.check_standing,
     ("abs_learned_2d", "in.position_ids"): patches.check_places,
     ("abs_bucket2d", "in.grids"): patches.check,
     ("abs_learned", "par.HashBucketCodepointEmbedder_0.weight"): tables.check_hashed,
