@@ -35,8 +35,8 @@ class TransformerXLBias(ContentBias):
         heads: N.
         dim: D of a head.
         sinusoid: a `Sinusoidal` of an even number of features F. Its layout is "interleaved" in Wav2Vec2-Conformer,
-            SeamlessM4T, FastSpeech2-Conformer, Parakeet and Nemotron, "sin_cos" in Transformer-XL and XLNet, and with
-            `denominator="half_minus_1"` in the audio encoders of Gemma 3n and 4.
+            SeamlessM4T, FastSpeech2-Conformer, Parakeet and Nemotron, "sin_cos" in Transformer-XL, XLNet, Funnel, and
+            with `denominator="half_minus_1"` in the audio encoders of Gemma 3n and 4.
         biases: whether there are u and v; Gemma's audio encoders have none.
         max_distance: distances are clipped to `-max_distance ... max_distance` (`clamp_len`); None: they are not.
         scale: as that of `attend`; `D ** -0.5` when None.

@@ -166,6 +166,7 @@ def check_xl(case):
         "par.r": check_xlnet,
         "out.attn_out": check_conformer_layer,
         "out.bias": check_conformer,
+        "par.r_kernel": check_funnel,
     }
     form = next((check for array, check in forms.items() if array in case.arrays), check_sinusoids)
     form(case)
@@ -234,6 +235,27 @@ def check_xlnet(case):
     at = ranges(queries, keys, keys - queries)
     ours = pe.attend(query, key, value, bias=scheme.bind(params), query_positions=at[0], key_positions=at[1])
     check_close(np.swapaxes(ours, 0, 1), case["out.out"], 4 * rounding(kernel.shape[0], kernel, query))
+
+
+def check_funnel(case):
+    """Weights of layers whose queries, or also keys, are pooled; the first token may be without a part of positions."""
+    blocks = {place.name: place for place in facts.places(case, pe.TransformerXLBias)}
+    for _, numbers, theirs in case.outputs(r"weights_q(\d+)_k(\d+)"):
+        sides = [(blocks[f"encoder.{i}"], case[f"in.x{i}"]) for i in numbers]
+        at = [place.about["first"] + place.about["stride"] * pe.positions.arange(x.shape[1]) for place, x in sides]
+        scheme, front = sides[0][0].scheme, sides[0][0].about["without_positions"]
+        query, key = (
+            projected(case, x, scheme.heads, f"{name}_head") for name, (_, x) in zip("qk", sides, strict=True)
+        )
+        params = {"kernel": case["par.r_kernel"].swapaxes(0, 1), "u": case["par.r_w_bias"], "v": case["par.r_r_bias"]}
+        bias = scheme.bind(params)
+        if front:
+            bias = np.array(scheme.bind(params | {"u": np.zeros_like(params["u"])})(query, key, *at))
+            bias[..., :front, :] = bias[..., :front] = 0
+            query = query + params["u"]
+        identity = np.broadcast_to(np.eye(key.shape[1], dtype=np.float32)[:, None], (*key.shape[:3], key.shape[1]))
+        ours = pe.attend(query, key, identity, bias=bias, query_positions=at[0], key_positions=at[1])
+        check_close(np.moveaxis(np.asarray(ours), 2, 1), theirs, 8 * rounding(scheme.sinusoid.features, query, key))
 
 
 def check_xlnet_tables(case):

@@ -171,6 +171,28 @@ def transformer_xl(folder, x):
         save(folder, "rel_xl", "xlnet", variant, settings, "XLNetRelativeAttention.rel_attn_core", arrays)
 
 
+def funnel(folder, x):
+    """A layer of the first block, one from it into the second, whose queries are pooled, and one of the second."""
+    funnel = of("funnel")
+    for variant, kind, apart in (("shift", "relative_shift", True), ("factorized", "factorized", False)):
+        sizes = {"d_model": 12, "n_head": 3, "d_head": 4, "block_sizes": [1, 1], "attention_type": kind}
+        settings = config("funnel", **sizes, separate_cls=apart)
+        structure, layers = funnel.FunnelAttentionStructure(settings), []
+        structure.eval()
+        for block in (0, 1):
+            layers.append(funnel.FunnelRelMultiheadAttention(settings, block))
+        layers[1].load_state_dict(random(layers[0]).state_dict())
+        given = structure.init_attention_inputs(x)
+        arrays = {"in.x0": x, **parameters(layers[0])}
+        arrays["out.weights_q0_k0"] = layers[0](x, x, x, given, True)[1]
+        pooled, given = structure.pre_attention_pooling(x, given)
+        arrays |= {"in.x1": pooled, "out.weights_q1_k0": layers[1].eval()(pooled, x, x, given, True)[1]}
+        given = structure.post_attention_pooling(given)
+        arrays["out.weights_q1_k1"] = layers[1](pooled, pooled, pooled, given, True)[1]
+        ran = "FunnelAttentionStructure and FunnelRelMultiheadAttention, the weights"
+        save(folder, "rel_xl", "funnel", variant, settings, ran, arrays)
+
+
 def deberta(folder):
     small = {"hidden_size": 12, "num_attention_heads": 3, "relative_attention": True, "hidden_dropout_prob": 0.0}
     variants = {
@@ -248,6 +270,7 @@ def main():
     shaw(folder, x)
     transformer_xl(folder, x)
     chunks(folder, x)
+    funnel(folder, x)
     deberta(folder)
     others(folder, x)
 

@@ -821,6 +821,9 @@ def xl(place, heads, features=WIDTH, layout="interleaved", denominator="half", b
     }
 
 
+FUNNEL = {"without_positions": "=1 if separate_cls else 0"}
+
+
 def shaw(heads, dim, left, right, kind="shaw", place="", **rest):
     return {"place": place, "kind": kind, "heads": heads, "dim": dim, "left": left, "right": right, **rest}
 
@@ -835,6 +838,17 @@ ROWS |= {
     "xlnet": [
         xl("", "=n_head", "=d_model", "sin_cos", dim="=d_head", code="XLNetRelativeAttention")
         | {"max_distance": "=clamp_len if clamp_len > 0 else None", "about": {"both_directions": "=bi_data"}}
+    ],
+    "funnel": [
+        xl(place, "=n_head", "=d_model", "sin_cos", dim="=d_head", code="FunnelRelMultiheadAttention") | rest
+        for place, rest in (
+            (
+                "encoder",
+                {"each": "=range(len(block_sizes))"}
+                | {"about": {"stride": "=2 ** i", "first": "=1 - 2 ** i if separate_cls else 0", **FUNNEL}},
+            ),
+            ("decoder", {"about": {"stride": 1, "first": 0, **FUNNEL}}),
+        )
     ],
     "gemma3n_audio": [
         xl("", "=conf_num_attention_heads", denominator="half_minus_1", layout="sin_cos", biases=False)
@@ -1030,7 +1044,6 @@ ROTATIONS |= {
 
 # Without a row: why
 NO_SCHEME = {
-    "funnel": "Transformer-XL's bias in a factorized form of its own, over pooled positions",
     "perceiver": "positions come in with the inputs' preprocessor, which the configuration does not name",
 }
 NO_SCHEME |= {
