@@ -63,6 +63,7 @@ class Positions:
     - axes are those of a table of one axis of several, or of positions of several numbers; order is that of tokens,
       ("row", "column", "frame") where the frames of a patch stand together.
     - stored is how the file has a table that is not row after row: `load` makes it ours.
+    - table_of: each query makes the table of the bias of its hidden state, by a linear layer (ProphetNet).
     - stride is how far tokens of a place stand apart; without_positions, how many in front have no bias of positions.
     - scale multiplies positions, divided_by divides what is added, zero_padding puts zeros where padding is.
     - bits: the table is rounded to whole numbers of so many (I-BERT); blocks: keys are of so many tokens each (LongT5).

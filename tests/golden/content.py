@@ -88,12 +88,15 @@ def check_shaw(case):
 
 def check_vectors(case):
     """SpeechT5's vectors of `query position - key position`: ours are theirs, read by queries of one channel each."""
+    place = facts.only(facts.places(case, pe.ShawBias))
     table = case["par.pe_k"]
     rows, dim = table.shape
-    scheme = pe.ShawBias(heads=dim, dim=dim, left=rows // 2 - 1, right=rows // 2, scale=1.0)
+    right = (rows - 1 + place.scheme.right - place.scheme.left) // 2
+    scheme = dataclasses.replace(place.scheme, heads=dim, dim=dim, left=rows - 1 - right, right=right, scale=1.0)
+    table = table[::-1] if place.about["reversed"] else table
     queries, keys, _ = case["out.out"].shape
     channels = np.tile(np.eye(dim, dtype=np.float32), (1, queries, 1, 1))
-    bias = scheme.bind({"table": table[None, ::-1]})(
+    bias = scheme.bind({"table": table[None]})(
         channels, np.zeros((1, keys, 1, dim), np.float32), *ranges(queries, keys)
     )
     check_equal(np.moveaxis(np.asarray(bias[0]), 0, -1), case["out.out"])
@@ -101,26 +104,21 @@ def check_vectors(case):
 
 def check_shaw_layer(case):
     """Wav2Vec2-BERT and SeamlessM4T v2: distances of the key from the query."""
-    table, config = case["par.distance_embedding.weight"], case.config
-    left, right = config["left_max_position_embeddings"], config["right_max_position_embeddings"]
-    heads = case["in.x"].shape[-1] // table.shape[1]
-    scheme = pe.ShawBias(heads=heads, dim=table.shape[1], left=left, right=right)
-    check_layer(case, heads, bias=scheme.bind({"table": table[None]}))
+    place = facts.only(facts.places(case, pe.ShawBias))
+    bias = place.scheme.bind({"table": case["par.distance_embedding.weight"][None]})
+    check_layer(case, place.scheme.heads, bias=bias)
 
 
 def check_vits(case):
     """Vectors of keys and values within a window."""
-    table = case["par.emb_rel_k"]
-    settings = {"left": table.shape[1] // 2, "right": table.shape[1] // 2, "outside": "zero"}
-    heads, dim = case["in.x"].shape[-1] // table.shape[2], table.shape[2]
-    keys = pe.ShawBias(heads=heads, dim=dim, **settings).bind({"table": table})
-    values = pe.ShawValues(heads=heads, dim=dim, **settings).bind({"table": case["par.emb_rel_v"]})
-    check_layer(case, heads, bias=keys, value_bias=values)
+    schemes = {place.name: place.scheme for place in facts.places(case, (pe.ShawBias, pe.ShawValues))}
+    keys, values = (schemes[name].bind({"table": case[f"par.emb_rel_{name[0]}"]}) for name in ("keys", "values"))
+    check_layer(case, keys.scheme.heads, bias=keys, value_bias=values)
 
 
 def check_granite(case):
     """Blocks of `context_size` are rows of the batch; the table has more rows than they use."""
-    (place,) = facts.places(case, pe.ShawBias)
+    place = facts.only(facts.places(case, pe.ShawBias))
     table, x, scheme, heads = case["par.rel_pos_emb.weight"], case["in.x"], place.scheme, place.scheme.heads
     middle, size = table.shape[0] // 2, place.about["within"]
     own = table[middle - scheme.left : middle + scheme.right + 1]
@@ -224,12 +222,13 @@ def check_xlnet(case):
     """`[T, B, N, D]`; distances from the number of keys to minus that of queries."""
     query, key, value = (np.swapaxes(case[f"in.{name}"], 0, 1) for name in "qkv")
     kernel, queries, keys = case["par.r"], query.shape[1], key.shape[1]
-    clamp = case.config["clamp_len"] if case.config["clamp_len"] > 0 else None
+    scheme = dataclasses.replace(
+        xl_place(case).scheme, heads=kernel.shape[1], dim=kernel.shape[2], sinusoid=sinusoid(case, kernel.shape[0])
+    )
+    clamp = scheme.max_distance
     distances = np.arange(keys, -queries, -1)
     distances = distances if clamp is None else np.clip(distances, -clamp, clamp)
     check_table(case, distances.astype(np.int32), case["in.pos_emb"][:, 0])
-    settings = {"heads": kernel.shape[1], "dim": kernel.shape[2], "max_distance": clamp}
-    scheme = pe.TransformerXLBias(sinusoid=sinusoid(case, kernel.shape[0]), **settings)
     names = {"u": "r_w_bias", "v": "r_r_bias"}
     params = {"kernel": kernel.swapaxes(0, 1), **{ours: case[f"par.{theirs}"] for ours, theirs in names.items()}}
     at = ranges(queries, keys, keys - queries)
@@ -283,22 +282,12 @@ def check_deberta(case):
     (check_deberta_bias if "out.bias" in case.arrays else check_deberta_buckets)(case)
 
 
-def deberta(config, heads, dim):
-    buckets, furthest = config.get("position_buckets", -1), config["max_relative_positions"]
-    return pe.DeBERTaBias(
-        heads=heads,
-        dim=dim,
-        max_distance=config["max_position_embeddings"] if furthest < 1 else furthest,
-        buckets=buckets if buckets > 0 else None,
-        kinds=tuple(config["pos_att_type"]),
-    )
-
-
 def check_deberta_bias(case):
     """Tables are projected by layers of their own, or by those of the keys and queries where these are shared."""
     query, key = (np.swapaxes(case[name], 0, 1)[None] for name in ("in.q", "in.k"))
     heads, dim, rows = case["in.q"].shape[0], query.shape[-1], case["in.rel_embeddings"]
-    scheme = deberta(case.config, heads, dim)
+    place = facts.only(facts.places(case, pe.DeBERTaBias))
+    scheme = dataclasses.replace(place.scheme, heads=heads, dim=dim)
     first = rows.shape[0] // 2 - scheme.span
     rows = rows[first : first + 2 * scheme.span]
     layers = {
@@ -352,6 +341,11 @@ def resized(table, size):
     return pe.resize_table(table, (len(table),), (2 * size - 1,), method="bilinear", shrink=True)
 
 
+def decomposed(case, **settings):
+    """That of the model, of another size."""
+    return dataclasses.replace(facts.places(case, pe.DecomposedBias)[0].scheme, **settings)
+
+
 def check_decomposed(case):
     """`out.native` and `out.resized_HxW`: a table that fits the image, and one that is resized."""
     tables = [case["par.rel_pos_h"], case["par.rel_pos_w"]]
@@ -360,7 +354,7 @@ def check_decomposed(case):
     for name, shape in shapes.items():
         query = case["in.q" if name == "out.native" else "in.q2"][:, :, None]
         params = {f"table_{axis}": resized(table, shape[axis])[None] for axis, table in enumerate(tables)}
-        at, scheme = pe.positions.grid(shape), pe.DecomposedBias(heads=1, dim=query.shape[-1], shape=shape)
+        at, scheme = pe.positions.grid(shape), decomposed(case, heads=1, dim=query.shape[-1], shape=shape)
         bias = scheme.bind(params)(query, query, at, at)
         check_close(bias.reshape(case[name].shape), case[name], 4 * rounding(scheme.dim, query, *tables))
     for name, (queries, keys), theirs in found(case, r"get_rel_pos_q(\d+)_k(\d+)"):
@@ -370,7 +364,7 @@ def check_decomposed(case):
 def check_pooled(case, name, queries, keys, theirs):
     """Queries that are pooled more than keys stand further apart; read by queries of one channel each."""
     table, dim = case["par.rel_pos_h"], theirs.shape[-1]
-    scheme = pe.DecomposedBias(heads=dim, dim=dim, shape=(max(queries, keys),))
+    scheme = decomposed(case, heads=dim, dim=dim, shape=(max(queries, keys),))
     channels = np.tile(np.eye(dim, dtype=np.float32), (1, queries, 1, 1))
     at = [(max(queries, keys) // n * pe.positions.arange(n))[:, None] for n in (queries, keys)]
     bound = scheme.bind({"table_0": resized(table, scheme.shape[0])[None]})
@@ -380,7 +374,8 @@ def check_pooled(case, name, queries, keys, theirs):
 
 def check_learned_logits(case):
     states, proj = case["in.relative_states"], case["par.proj"]
-    scheme = pe.RelativeLogits(heads=states.shape[2], features=proj.shape[0], extent=proj.shape[1])
+    scheme = facts.places(case, pe.RelativeLogits)[0].scheme
+    scheme = dataclasses.replace(scheme, heads=states.shape[2], features=proj.shape[0], extent=proj.shape[1])
     key = np.zeros((1, len(case["in.kp"]), 1, 1), np.float32)
     bias = scheme.bind({"profiles": proj.T[None]})(states, key, case["in.qp"], case["in.kp"])
     check_close(bias, case["out.bias"], rounding(len(proj), states, proj))
@@ -391,12 +386,13 @@ def check_gated(case):
     table, x = case["par.rel_attn_embed.weight"], case["in.x"]
     heads, ran = table.shape[1], re.search(r"max_distance=(\d+)", case.meta["ran"])
     furthest = int(ran[1]) if ran else case.config["max_bucket_distance"]
-    t5 = pe.T5Bias(heads=heads, buckets=len(table), max_distance=furthest, bidirectional=True)
+    place = facts.only(facts.places(case, pe.GatedBias))
+    t5 = dataclasses.replace(place.scheme.bias, heads=heads, buckets=len(table), max_distance=furthest)
     for name in ("out.bias", "out.bias_300"):
         if name in case.arrays:
             theirs = case[name].reshape(heads, *case[name].shape[-2:])
             check_equal(t5.bind({"table": jnp.asarray(table.T)})(*ranges(*theirs.shape[1:])), theirs)
-    scheme = pe.GatedBias(bias=t5, features=x.shape[-1])
+    scheme = dataclasses.replace(place.scheme, bias=t5, features=x.shape[-1])
     params = {
         "table": jnp.asarray(table.T),
         "gate_kernel": case["par.gru_rel_pos_linear.weight"].T[None],

@@ -7,7 +7,7 @@ import facts
 import jax
 import jax.numpy as jnp
 import numpy as np
-from case import check_equal
+from case import check_close, check_equal
 
 import posembed_jax as pe
 
@@ -106,9 +106,8 @@ def check_boxes(case):
 
 def check_prophetnet_buckets(case):
     """Buckets of the two streams; the predicting stream sees each key also from the position before it."""
-    one_way, both_ways = (
-        pe.T5Bias(heads=1, buckets=32, max_distance=128, bidirectional=bidirectional) for bidirectional in (False, True)
-    )
+    one_way = facts.only(facts.places(case, pe.T5Bias)).scheme
+    both_ways = dataclasses.replace(one_way, bidirectional=True)
     at = case["in.position_ids"][0]
     check_equal(bucket(one_way, at[None, :] - at[:, None]), case["out.main"][0])
     streams = np.concatenate([at - 1, at])
@@ -116,6 +115,21 @@ def check_prophetnet_buckets(case):
     half = case["out.uni"].shape[1] // 2
     for settings, name in ((one_way, "out.uni"), (both_ways, "out.bi")):
         check_equal(bucket(settings, jnp.arange(-half, half)), case[name][0])
+
+
+def check_tables_of_states(case):
+    """ProphetNet: each query has a table of its own, which a linear layer makes of its hidden state.
+
+    Of its main stream. transformers gives the numbers of its predicting stream to other tokens than they are of.
+    """
+    place = facts.only(facts.places(case, pe.T5Bias))
+    scheme, at, kernel = place.scheme, case["in.position_ids"][0], case["par.relative_pos_embeddings.weight"]
+    assert place.about["table_of"] == "hidden states"
+    tables = case["in.states"][0] @ kernel.T + case["par.relative_pos_embeddings.bias"]
+    tables = tables.reshape(len(at), scheme.buckets, scheme.heads).swapaxes(1, 2)
+    bias = jax.vmap(lambda table, query: scheme.bind({"table": table})(query[None], at)[:, 0])(tables, at)
+    tolerance = content.rounding(kernel.shape[1], case["in.states"], kernel)
+    check_close(np.swapaxes(bias, 0, 1)[None], case["out.main_bias"], tolerance)
 
 
 def ulps(ours, theirs):

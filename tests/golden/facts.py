@@ -44,8 +44,12 @@ def _switches(facts):
 
 
 def only(found, *settings):
-    """The one place, if all that were found agree in these settings and in what is around them."""
+    """The one place, if all that were found agree in these settings, or else in all, and in what is around them."""
     assert found, "nothing found in this model"
-    alike = {(repr([getattr(one.scheme, name) for name in settings]), repr(one.about)): one for one in found}
+
+    def of(scheme):
+        return repr([getattr(scheme, name) for name in settings] if settings else scheme)
+
+    alike = {(of(one.scheme), repr(one.about)): one for one in found}
     assert len(alike) == 1, alike
     return next(iter(alike.values()))

@@ -75,6 +75,21 @@ def segments(folder):
     save(folder, "bias_t5", "cpmant", "segments", settings, "CpmAntSegmentPositionEmbedding", arrays | parameters(made))
 
 
+def states(folder):
+    """ProphetNet's main stream."""
+    prophetnet, at = of("prophetnet"), torch.tensor([[1, 2, 3, 4, 30, 60]])
+    sizes = {"num_buckets": 8, "relative_max_distance": 30, "num_decoder_attention_heads": 2, "hidden_size": 8}
+    settings = config("prophetnet", **sizes, ngram=2)
+    made = random(prophetnet.ProphetNetNgramSelfAttention(settings))
+    rows, _ = prophetnet.compute_all_stream_relative_buckets(8, 30, at)
+    arrays = {"in.position_ids": at, "in.states": torch.randn(1, 6, 8)}
+    found = made.get_main_relative_pos_embeddings(arrays["in.states"], torch.zeros(1, 2, 6, 6), at, rows)
+    arrays["out.main_bias"] = found
+    arrays |= {f"par.relative_pos_embeddings.{name}": p for name, p in made.relative_pos_embeddings.named_parameters()}
+    ran = "ProphetNetNgramSelfAttention.get_main_relative_pos_embeddings"
+    save(folder, "bias_t5", "prophetnet", "states", settings, ran, arrays)
+
+
 def clipped(folder):
     for variant, symmetric, length in (("two_sided", False, 13), ("symmetric", True, 5)):
         settings = config("phi4_multimodal_audio", num_attention_heads=3, bias_max_distance=5, bias_symmetric=symmetric)
@@ -185,7 +200,7 @@ def main():
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
-    for make in (alibi, t5, segments, clipped, boxes, rotations):
+    for make in (alibi, t5, segments, states, clipped, boxes, rotations):
         make(folder)
 
 

@@ -143,6 +143,16 @@ ROWS |= {
     "lilt": [padded(place="text")],
     "prophetnet": [
         padded("position_embeddings.weight", place="", features="=hidden_size"),
+        {
+            "place": "decoder",
+            "kind": "t5",
+            "heads": "=num_decoder_attention_heads",
+            "buckets": "=num_buckets",
+            "max_distance": "=relative_max_distance",
+            "bidirectional": False,
+            "code": "ProphetNetNgramSelfAttention",
+            "about": {"table_of": "hidden states"},
+        },
     ],
     "mpnet": [
         padded(place="tokens", pad="1"),

@@ -52,11 +52,10 @@ def check_paths(case):
 
 def check_axial(case):
     """Reformer: tokens are counted through a grid, and a number past its last has no row."""
-    weights = [case[f"par.weights.{axis}"] for axis in (0, 1)]
-    shape = tuple(weight.shape[axis] for axis, weight in enumerate(weights))
-    channels = tuple(weight.shape[-1] for weight in weights)
-    scheme = pe.AxialPositions(shape=shape, features=sum(channels), join="concatenate", channels=channels)
-    bound = scheme.bind({f"table_{axis}": jnp.asarray(w.reshape(-1, w.shape[-1])) for axis, w in enumerate(weights)})
+    place = facts.only(facts.places(case, pe.AxialPositions))
+    weights, shape = [case[f"par.weights.{axis}"] for axis in (0, 1)], place.scheme.shape
+    tables = {f"table_{axis}": jnp.asarray(w.reshape(-1, w.shape[-1])) for axis, w in enumerate(weights)}
+    bound = place.scheme.bind(tables)
     for given, out in (("in.position_ids", "out.out"), ("in.short", "out.out_short")):
         check_equal(bound(pe.positions.unravel(case[given], shape)), case[out])
 
@@ -206,7 +205,7 @@ def check_hashed(case):
     count = sum(name.startswith("par.HashBucketCodepointEmbedder_") for name in case.arrays)
     tables = [jnp.asarray(case[f"par.HashBucketCodepointEmbedder_{i}.weight"]) for i in range(count)]
     ids, positions = case["in.input_ids"], one(case, "char_position_embeddings.weight")
-    scheme = pe.LearnedPositions(length=len(positions), features=positions.shape[1])
+    scheme = facts.only(facts.places(case, pe.LearnedPositions)).scheme
     at = scheme.bind({"table": jnp.asarray(positions)})(pe.positions.arange(ids.shape[1]))
     x = np.float64(pe.embed_hashed(jnp.stack(tables), ids)) + np.float64(at)
     check_normed(case, x + one(case, "token_type_embeddings.weight")[0])
