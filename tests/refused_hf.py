@@ -227,6 +227,14 @@ ROWS = [
         "it needs to differ from the model's own in base and scaling of its rotations alone",
         "",
     ),
+    (
+        FILE,
+        "config",
+        {"model_type": "sam3_vit_model", "window_size": 0},
+        ValueError,
+        "it needs windows of at least 1 patch",
+        "",
+    ),
     (good(evaluate, names={}), "setting", "=lambda: 3", ValueError, "expression has lambda: 3; it needs", ""),
     (
         good(placed, config={}, name="mine", rotary=False, follow=False),
@@ -259,6 +267,8 @@ ROWS = [
         "; it needs to be (height, width) or (frames, height, width)",
     ),
     (PATCHES, "about", {}, ValueError, "; it needs to be that of a table of patches, which has a shape"),
+    (PATCHES, "shape", [2, 2], ValueError, "; it needs to be a tuple of sizes, such as (height, width)"),
+    (PATCHES, "table", jnp.ones(5), AssertionError, "a floating table [1 + the product of (2, 2) + 0, F]"),
     (PATCHES, "shape", (3, 2), ValueError, "; the model of this table, of (2, 2), needs the same", ""),
     (PATCHES, "shape", (4,), ValueError, "; the model of this table, of (2, 2), needs", ""),
     (PATCHES, "table", jnp.ones((4, F)), AssertionError, "a floating table [1 + the product of (2, 2) + 0, F]"),

@@ -21,6 +21,7 @@ from posembed_jax.hf.scales import BETA, softmax_scale, temperature
 from posembed_jax.scheme import Scheme
 from posembed_jax.schemes.mixed import RoPEMixed
 from posembed_jax.schemes.rotary import RoPE
+from posembed_jax.schemes.scaling import Linear
 from posembed_jax.schemes.temperature import SteppedTemperature
 
 Values = Mapping[str, Any]
@@ -168,9 +169,27 @@ def _positions(config: Values, known: Values, follow: bool) -> Positions:
 
 def _standing(found: Positions, config: Values, known: Values) -> Positions:
     """With what is known of where patches stand for the rotation."""
-    about = evaluate(known["about"], {key: config.get(key, default) for key, default in known["config"].items()})
+    values = {key: config.get(key, default) for key, default in known["config"].items()}
+    about = evaluate(known["about"], values)
+    if "layers" in known:
+        found = _of_layers(found, known["layers"], values)
     rule = "grid" if found.position_ids == "tokens" else found.position_ids
     return dataclasses.replace(found, about={**found.about, "rotation": about}, position_ids=rule)
+
+
+def _of_layers(found: Positions, known: Values, values: Values) -> Positions:
+    """With a rotation for each kind of layers: those that see windows, and those that see pictures, stretched."""
+    try:
+        factors = evaluate(known["factors"], values)
+    except ArithmeticError as error:
+        raise ValueError(f"config has {values}; it needs windows of at least 1 patch ({error}).") from error
+    kinds = tuple(evaluate(known["kind"], {**values, "i": i}) for i in evaluate(known["kinds"], values))
+    rope = found.rotation
+    rotations: Rotations = {kind: rope for kind in kinds}
+    for kind in {*factors} & {*kinds}:
+        if isinstance(rope, RoPE):
+            rotations[kind] = dataclasses.replace(rope, scaling=Linear(factor=factors[kind]))
+    return dataclasses.replace(found, rotations=rotations, layers=kinds)
 
 
 def _is_known(name: Any, known: Values) -> bool:

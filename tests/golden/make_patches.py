@@ -361,6 +361,21 @@ def sized(module, settings, grids, before):
     return tokens_of(module, before, pixels, image_sizes=settings.patch_size * grids[:, 1:])
 
 
+def layers_of_sam(folder):
+    """SAM 3's layers stand their patches within windows, or in the whole picture, closer to each other."""
+    sizes = {"hidden_size": 32, "image_size": 24, "window_size": 3, "num_hidden_layers": 3, "global_attn_indexes": [1]}
+    settings = config("sam3_vit_model", num_attention_heads=2, patch_size=4, pretrain_image_size=12, **sizes)
+    layers, arrays = module_of("sam3.Sam3ViTModel")(settings).layers, {}
+    for name, layer, side in (("window", layers[0], 3), ("global", layers[1], 6)):
+        q = torch.randn(1, 2, side * side, 16, generator=torch.Generator().manual_seed(0))
+        cos, sin = layer.rotary_emb(q, layer.position_ids)
+        turned = module_of("sam3.apply_rotary_pos_emb_2d")(q, q, cos, sin)[0]
+        arrays |= {f"in.grids.{name}": torch.tensor([[1, side, side]]), f"in.q.{name}": q, f"out.q_rot.{name}": turned}
+        arrays[f"out.layers.{name}"] = [(one.window_size == 0) == (name == "global") for one in layers]
+    ran = "apply_rotary_pos_emb_2d(q, q, *layer.rotary_emb(q, layer.position_ids))"
+    save(folder, "rope_vision", "sam3_vit_model", "layers", settings, ran, arrays)
+
+
 STANDS = (
     qwen("cohere_compass_vision", "cohere_compass.CohereCompassVisionModel", **DEEP),
     qwen("ernie4_5_vl_moe_vision", "ernie4_5_vl_moe.Ernie4_5_VLMoeVisionTransformerPretrainedModel"),
@@ -444,7 +459,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    for make in (learned, axial, frames, rotated, standing):
+    for make in (learned, axial, frames, rotated, layers_of_sam, standing):
         make(folder)
 
 

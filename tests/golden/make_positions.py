@@ -24,7 +24,7 @@ import re
 import textwrap
 import warnings
 
-from position_rows import CODE_OF, NO_SCHEME, ROTATIONS, ROWS, WITHOUT
+from position_rows import CODE_OF, LAYERS, NO_SCHEME, ROTATIONS, ROWS, WITHOUT
 
 from posembed_jax.hf.expressions import evaluate, names_in
 
@@ -344,8 +344,10 @@ def parts_of(config_class):
     return found
 
 
-def rotation_of(config, about):
-    return {"about": about, "config": {name: plain(getattr(config, name)) for name in sorted(names_in(about))}}
+def rotation_of(model_type, about):
+    found = {"about": about} | ({"layers": LAYERS[model_type]} if model_type in LAYERS else {})
+    config, names = config_of(model_type)(), names_in(found) - {"i"}
+    return found | {"config": {name: plain(getattr(config, name)) for name in sorted(names)}}
 
 
 def only(arguments, name):
@@ -377,7 +379,7 @@ def main():
     result = {
         "composites": composites,
         "transformers_version": transformers.__version__,
-        "rotations": {name: rotation_of(config_of(name)(), about) for name, about in ROTATIONS.items()},
+        "rotations": {name: rotation_of(name, about) for name, about in ROTATIONS.items()},
         "types": types,
         "no_scheme": NO_SCHEME,
         "without": sorted(WITHOUT),

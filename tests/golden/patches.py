@@ -34,15 +34,20 @@ def check_places(case):
 
 
 def check_turned(case):
-    """Queries of the patches of pictures, turned where these stand."""
+    """Queries of the patches of pictures, turned where these stand; or of each kind of layers."""
     found = rotary.model(case)
-    rotary.check_turned(found.rotation, case["in.q"], case["out.q_rot"], jnp.asarray(stand(case, found)))
+    for layer, rope in found.rotations.items():
+        name = f".{layer}" if layer else ""
+        at = jnp.asarray(stand(case, found, f"in.grids{name}"))
+        rotary.check_turned(rope, case[f"in.q{name}"], case[f"out.q_rot{name}"], at)
+        if layer:
+            check_equal([kind == layer for kind in found.layers], case[f"out.layers{name}"])
 
 
-def stand(case, found):
+def stand(case, found, name="in.grids"):
     """Where the tokens of all pictures stand."""
     about = found.about["rotation"]
-    return np.concatenate([hf.patch_positions(tuple(int(n) for n in grid), about) for grid in case["in.grids"]])
+    return np.concatenate([hf.patch_positions(tuple(int(n) for n in grid), about) for grid in case[name]])
 
 
 def check_standing(case):

@@ -1051,6 +1051,13 @@ ROTATIONS |= {
     "minimax_m3_vl_vision": {"axes": ["frame", "row", "column"], **MERGED},
     "vjepa2": {"axes": ["frame", "row", "column"]},
 }
+LAYERS = {  # that see windows, and those that see the whole picture, where patches stand closer by a factor
+    "sam3_vit_model": {
+        "kinds": "=range(num_hidden_layers)",
+        "kind": "='global' if i in global_attn_indexes else 'window'",
+        "factors": {"global": "=patches(image_size, patch_size)[0] / window_size"},
+    }
+}
 
 # Without a row: why
 NO_SCHEME = {

@@ -133,7 +133,7 @@ def check(case):
     positions_of = model(case)
     lengths, tested = {}, 0
     for name, kind, text, number, layer, wide in sorted(tables_of(case), key=lambda found: found[3]):
-        rope = positions_of.rotations.get(layer[1:], positions_of.rotations.get(""))
+        rope = positions_of.rotations.get(layer[1:], plain(positions_of.rotations))
         assert rope is not None, (layer, positions_of.rotations)
         theirs = stored(case, name, kind)
         at = axes_last(case, rope, case[f"in.position_ids{text}{number}"], theirs[0])
@@ -151,6 +151,11 @@ def check(case):
             check_rotated(case, rope, at, theirs, f"{number}{layer}", length, turning)
     assert tested, sorted(case.arrays)
     check_stored_frequencies(case, positions_of)
+
+
+def plain(rotations):
+    """The one for all layers, or that of layers which take positions as they are."""
+    return rotations.get("") or next((rope for rope in rotations.values() if rope and rope.scaling is None), None)
 
 
 def angles(rope, at, length):

@@ -29,6 +29,7 @@ FORMS = {  # an array that only this form of a rotary case has; the others have 
     "in.timestamps": grids.check_times,
     "in.keypoints": grids.check_keypoints,
     "in.grids": patches.check_turned,
+    "in.grids.global": patches.check_turned,
 }
 
 
