@@ -213,6 +213,15 @@ ROWS = [
     (LLAMA3, "original_length", 0, ValueError, INT),
     (good(pe.Proportional), "fraction", 0.0, ValueError, POSITIVE),
     (good(pe.Proportional, fraction=0.5), "factor", 0.0, ValueError, POSITIVE),
+    (good(pe.Resonance), "scaling", pe.DynamicNTK(factor=2.0, original_length=16), TypeError, "depends on no length"),
+    (good(pe.Resonance), "scaling", 2.0, TypeError, "None or a Scaling that depends on no length"),
+    (
+        lambda scaling: pe.RoPE(dim=D, layout="half", scaling=scaling).frequencies(),
+        "scaling",
+        pe.Resonance(scaling=pe.Linear(factor=0.01)),
+        ValueError,
+        "less than half a position has no whole number",
+    ),
     # Binding learned arrays.
     (LEARNED.bind, "params", {}, ValueError, "params is []; LearnedPositions needs ... ['table']: make it with", ""),
     (LEARNED.bind, "params", {"table": TABLE[:4], "x": P}, ValueError, "is ['table', 'x']; ... exactly the names", ""),

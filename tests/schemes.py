@@ -147,6 +147,7 @@ TABLE = [
         rope_learned=(pe.RoPE(dim=D, layout="half", learned=True), _learns(frequencies=(D // 2,))),
         rope_float32=(pe.RoPE(dim=D, layout="interleaved", phase="float32"), ROUNDS),
         **{name: pe.RoPE(dim=D, layout="half", scaling=scaling) for name, scaling in SCALINGS.items()},
+        rope_resonance=pe.RoPE(dim=D, layout="half", scaling=pe.Resonance(scaling=pe.Linear(factor=2.5))),
         **{
             name: pe.RoPE(dim=D, layout="half", scaling=scaling, length=30) for name, scaling in LENGTH_SCALINGS.items()
         },

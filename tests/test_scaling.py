@@ -33,6 +33,10 @@ def llama3(factor, low, high):
     return np.where(wavelength < LENGTH / high, PLAIN, np.where(wavelength > LENGTH / low, PLAIN / factor, between))
 
 
+def resonance(frequencies):
+    return 2 * np.pi / np.round(2 * np.pi / frequencies)
+
+
 def with_base(base):
     return base ** (-np.arange(N) / N)
 
@@ -82,6 +86,19 @@ CASES = {  # name -> (scaling, length, frequencies, amplitude)
         pe.Proportional(fraction=0.3, factor=2.0),
         None,
         np.where(np.arange(N) < 9, PLAIN / 2.0, 0.0),
+        1.0,
+    ),
+    "resonance": (pe.Resonance(), None, resonance(PLAIN), 1.0),
+    "resonance, yarn": (
+        pe.Resonance(scaling=pe.YaRN(factor=4.0, original_length=LENGTH)),
+        None,
+        resonance(yarn(4.0, 32, 1, True)),
+        1 + 0.1 * math.log(4.0),
+    ),
+    "resonance, proportional": (
+        pe.Resonance(scaling=pe.Proportional(fraction=0.3)),
+        None,
+        np.where(np.arange(N) < 9, resonance(PLAIN), 0.0),
         1.0,
     ),
 }
