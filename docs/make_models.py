@@ -7,7 +7,7 @@ import json
 import pathlib
 
 from posembed_jax import RoPE, hf
-from posembed_jax.hf.config import facts
+from posembed_jax.hf.facts import facts
 
 DOCS = pathlib.Path(__file__).parent
 CASES = DOCS.parent / "tests" / "golden" / "cases"

@@ -2,9 +2,9 @@
 
 from posembed_jax.hf.checkpoint import Checkpoint as Checkpoint
 from posembed_jax.hf.checkpoint import load as load
-from posembed_jax.hf.config import Positions as Positions
 from posembed_jax.hf.config import from_config as from_config
 from posembed_jax.hf.config import to_config as to_config
+from posembed_jax.hf.found import Positions as Positions
 from posembed_jax.hf.multimodal import multimodal as multimodal
 from posembed_jax.hf.pictures import patch_positions as patch_positions
 from posembed_jax.hf.pictures import patch_table as patch_table

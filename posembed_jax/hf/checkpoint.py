@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from posembed_jax.hf.config import Positions, from_config
+from posembed_jax.hf.config import from_config
+from posembed_jax.hf.found import Positions
 from posembed_jax.hf.weights import Stored, names, read, same
 from posembed_jax.scheme import Scheme
 from posembed_jax.schemes.distance import ClippedBias, T5Bias
