@@ -48,7 +48,7 @@ ARROWS = {
     "attention": ({"checks", "contracts", "scheme", "positions", "masks", "attention"}, CORE),
     "linen": ({"checks", "contracts", "scheme", "tokens", "attention"}, FLAX),
     "nnx": ({"checks", "contracts", "scheme", "tokens", "attention"}, FLAX),
-    "hf": ({"checks", "contracts", "scheme", "schemes", "hf"}, CORE | {"safetensors"}),
+    "hf": ({"checks", "contracts", "scheme", "resize", "vision", "schemes", "hf"}, CORE | {"safetensors"}),
     "__init__": (ALL_BUT_FACES, set()),
 }
 
