@@ -67,8 +67,8 @@ def patch_positions(shape: Shape, about: Values) -> jax.Array:
         about: of the place "rotation" of `from_config`: it names the numbers of a position.
 
     Returns:
-        int32 `[before + product of shape + behind, A]`; tokens in front and behind, such as a class token, are at 0,
-        where nothing turns.
+        int32 `[before + product of shape + behind, A]`, float32 where these are centres (DINOv3); tokens in front and
+        behind, such as a class token, are at 0, where nothing turns.
 
     Raises:
         ValueError: a model whose patches have no places of their own.
@@ -85,7 +85,10 @@ def patch_positions(shape: Shape, about: Values) -> jax.Array:
             f'about is {dict(about)!r}; it needs to be about["rotation"] of a model that turns the patches of pictures.'
         )
     film = (1, *shape) if isinstance(shape, tuple) and len(shape) == 2 else shape
-    at = vision.merged_grid(film, merge=about.get("merge", 1)) + about.get("first", 0)
+    if about.get("centers"):
+        at = 2 * math.pi * vision.patch_centers(film)
+    else:
+        at = vision.merged_grid(film, merge=about.get("merge", 1)) + about.get("first", 0)
     at = at[:, np.array([("frame", "row", "column").index(axis) for axis in about["axes"]])]
     return jnp.pad(at, [(about.get("prefix", 0), about.get("behind", 0)), (0, 0)])
 

@@ -63,17 +63,16 @@ def check_windows(case, extra):
 
 def check_centers(case):
     """DINOv3: angles are of 2 pi times the centres; tokens before the patches are not turned."""
-    rope = rotary.model(case).rotation
-    patch = case.config["patch_size"]
+    found, patch = rotary.model(case), case.config["patch_size"]
+    about = found.about["rotation"]
     for name, (height, width), theirs in case.outputs(r"cos\.(\d+)x(\d+)"):
         size = name.removeprefix("out.cos.")
-        centers = pe.vision.patch_centers((height // patch, width // patch))
-        check_close(centers, case[f"out.coords.{size}"], FEW)
-        at = 2 * math.pi * centers
-        rotary.check_tables(rope, np.asarray(at), (theirs, case[f"out.sin.{size}"]), wide=False)
+        at, front = hf.patch_positions((height // patch, width // patch), about), about["prefix"]
+        check_close(at[front:] / (2 * math.pi), case[f"out.coords.{size}"], FEW)
+        rotary.check_tables(found.rotation, np.asarray(at[front:]), (theirs, case[f"out.sin.{size}"]), wide=False)
         for x in "qk":
             if f"out.{x}_rot.{size}" in case.arrays:
-                rotary.check_turned(rope, case[f"in.{x}"], case[f"out.{x}_rot.{size}"], at, prefix=True)
+                rotary.check_turned(found.rotation, case[f"in.{x}"], case[f"out.{x}_rot.{size}"], at)
     settings = {"shift": 0.3, "jitter": 1.5, "rescale": 2.0}  # the draws were made with these, as the case notes
     centers = pe.vision.augmented(
         jnp.asarray(case["out.coords.16x16"]), jnp.asarray(case["in.aug_uniform_draws"]), **settings

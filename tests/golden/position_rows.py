@@ -1045,6 +1045,10 @@ ROTATIONS |= {
     for name in ("mlcd", "mlcd_vision_model")
 }
 ROTATIONS |= {
+    name: ROW_COLUMN | {"centers": True, "prefix": "=1 + num_register_tokens"}
+    for name in ("dinov3_vit", "eomt_dinov3", "sapiens2")
+}
+ROTATIONS |= {
     "efficientloftr": ROW_COLUMN | {"first": 1},
     "inkling2_vision": ROW_COLUMN | MERGED | {"first": 1, "prefix": 1},
     "llama4_vision_model": ROW_COLUMN | {"first": 1, "behind": 1},

@@ -204,7 +204,7 @@ def check_rotated(case, rope, at, theirs, suffix, length, turning):
         same(rope, ours, turned, tolerance)
 
 
-def check_turned(rope, x, turned, at, *, prefix=False):
+def check_turned(rope, x, turned, at):
     """x `[B, N, T, D]` or `[B, T, N, D]`; tokens beyond those that stand somewhere are at 0, which turns nothing.
 
     Keys of several pictures repeat their positions.
@@ -212,7 +212,7 @@ def check_turned(rope, x, turned, at, *, prefix=False):
     tokens = x.shape[2] if x.shape[2] >= len(at) else x.shape[1]
     times, rest = divmod(tokens, len(at))
     at, nowhere = jnp.tile(at, (times, 1)), jnp.zeros((rest, at.shape[1]), at.dtype)
-    at = jnp.concatenate([nowhere, at] if prefix else [at, nowhere])
+    at = jnp.concatenate([at, nowhere])
     x, turned = heads_last(x, tokens), heads_last(turned, tokens)
     same(rope, call(rope.bind({}), jnp.asarray(x), at), turned, 20 * FEW * np.max(np.abs(x)))
 
