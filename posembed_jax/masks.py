@@ -1,11 +1,16 @@
 """Who may attend to whom: boolean `[..., T, S]`, True = attend, as functions of positions and segment ids.
 
-Every mask takes `[T]` and `[S]`, or `[B, T]` and `[B, S]`. Combine them with `&`.
+Every mask takes `[T]` and `[S]`, or `[B, T]` and `[B, S]`, but for `neighbourhood`, which takes the sizes of a picture.
+Combine them with `&`.
 """
 
 from __future__ import annotations
 
+import math
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from posembed_jax import checks
 from posembed_jax.contracts import check_pair
@@ -65,3 +70,37 @@ def padding(key_mask: jax.Array) -> jax.Array:
     checks.boolean("key_mask", key_mask, "boolean [S] or [B, S]")
     checks.rank("key_mask", key_mask, {1, 2}, "boolean [S] or [B, S]")
     return key_mask[..., None, :]
+
+
+def neighbourhood(shape: tuple[int, ...], size: int, *, dilation: int = 1) -> jax.Array:
+    """`[T, T]`: each token of a picture attends the `size` nearest of its own along every axis, itself among them.
+
+    Its own are those at a multiple of the dilation from it. At an edge the window stays inside, so that all attend as
+    many. For tokens in the order of `positions.grid(shape)`, as in NAT and DiNAT.
+
+    Args:
+        shape: static sizes in tokens, each at least `size * dilation`.
+        size: odd.
+        dilation: the step between neighbours.
+
+    >>> neighbourhood((5,), 3)[0].tolist(), neighbourhood((6,), 3, dilation=2)[3].tolist()
+    ([True, True, True, False, False], [False, True, False, True, False, True])
+
+    Source: https://arxiv.org/abs/2204.07143, section 3.1, and https://arxiv.org/abs/2209.15001, section 3.
+    """
+    checks.sizes("shape", shape)
+    checks.integer_setting("size", size)
+    checks.integer_setting("dilation", dilation)
+    if size % 2 == 0:
+        raise ValueError(f"size is {size}; it needs to be odd: a token stands in the middle of its neighbours.")
+    if min(shape) < size * dilation:
+        least = size * dilation
+        raise ValueError(f"shape is {shape}; each of its sizes needs to be at least size * dilation, {least}.")
+    total = math.prod(shape)
+    mask = np.ones((total, total), bool)
+    for length, at in zip(shape, np.indices(shape).reshape(len(shape), total), strict=True):
+        own, group = at // dilation, at % dilation
+        last = (length - 1 - group) // dilation - (size - 1)
+        ahead = own[None, :] - np.clip(own - size // 2, 0, last)[:, None]
+        mask &= (group[:, None] == group[None, :]) & (ahead >= 0) & (ahead < size)
+    return jnp.asarray(mask)

@@ -51,6 +51,7 @@ ROWS = [
         ValueError,
         "; with symmetric=True it needs to be left, 2",
     ),
+    (good(pe.SwinBias, heads=N, window=(2, 3)), "outside", "nan", ValueError, "; it needs to be one of"),
     *(
         row
         for scheme, size in ((pe.SwinBias, "window"), (pe.LeViTBias, "shape"), (pe.BEiTBias, "shape"))

@@ -64,6 +64,8 @@ DRAWN = good(mrope.drawn_positions, grids=jnp.array([[1, 2, 2]]), start=0, lengt
 
 IMAGES_OF_ROWS = good(mrope.positions, token_types=jnp.minimum(TYPES, 1), merge=2)
 
+NEIGHBOURS = good(masks.neighbourhood, shape=(5, 6), size=3)
+
 WINDOW = good(masks.window, query_positions=P, key_positions=Q)
 
 RANGES = good(masks.causal, query_positions=P, key_positions=Q)
@@ -325,5 +327,10 @@ ROWS = [
         AssertionError,
         "boolean [S] or [B, S]: True = attend; `mask > 0` makes one",
     ),
+    (NEIGHBOURS, "shape", [5, 6], ValueError, "; it needs to be a tuple of sizes"),
+    (NEIGHBOURS, "size", 4, ValueError, "; it needs to be odd: a token stands in the middle"),
+    (NEIGHBOURS, "size", 0, ValueError, INT),
+    (NEIGHBOURS, "dilation", 0, ValueError, INT),
+    (NEIGHBOURS, "dilation", 2, ValueError, "; each of its sizes needs to be at least size * dilation, 6", ""),
     (good(masks.padding), "key_mask", BOOLS[0], AssertionError, "boolean [S] or [B, S]"),
 ]

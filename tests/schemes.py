@@ -184,6 +184,7 @@ TABLE = [
         alibi_slopes=pe.ALiBi(heads=N, slopes=(0.5, 0.25, 2.0, 0.125)),
         clipped=(pe.ClippedBias(heads=N, left=9, right=5), _learns(table=(N, 15))),
         swin=(pe.SwinBias(heads=N, window=(24, 23)), _learns(table=(N, 47 * 45))),
+        swin_of_neighbours=(pe.SwinBias(heads=N, window=(3, 3), outside="zero"), _learns(table=(N, 25))),
         swin_v2=(
             pe.SwinV2Bias(heads=6, window=(23, 24), pretrained_window=(9, 7), hidden=7),
             CORNERS | _learns(hidden_kernel=(1, 2, 7), hidden_bias=(1, 7), out_kernel=(6, 7)),

@@ -261,7 +261,7 @@ def test_swin_bias_is_that_of_neighbourhood_attention(dilation):
     kernel, length = 5, 19
     half = kernel // 2
     rpb = np.random.default_rng(0).normal(size=(N, 2 * kernel - 1, 2 * kernel - 1)).astype(np.float32)
-    scheme = pe.SwinBias(heads=N, window=(kernel, kernel))
+    scheme = pe.SwinBias(heads=N, window=(kernel, kernel), outside="zero")
     bound = scheme.bind({"table": jnp.asarray(rpb[:, ::-1, ::-1].reshape(N, -1))})
 
     def neighbours(i):
@@ -362,6 +362,16 @@ def test_traced_offsets_outside_the_table_are_nan_and_pass_nothing_back(scheme, 
     np.testing.assert_array_equal(np.sum(gradient["table"], axis=1), 1.0)
     with pytest.raises(ValueError, match="correct the positions, or make the table larger"):
         scheme.bind(params)(query, keys)
+
+
+def test_offsets_outside_of_a_neighbourhood_are_zero():
+    scheme = pe.SwinBias(heads=N, window=(2, 3), outside="zero")
+    params = {"table": values(N, 15)}
+    query, keys = jnp.zeros((1, 2), jnp.int32), jnp.array([[2, 0], [-1, -2], [2**31 - 1, 0]])
+    gradient, bias = jax.grad(lambda p: (jnp.sum(x := scheme.bind(p)(query, keys)), x), has_aux=True)(params)
+    inside = dataclasses.replace(scheme, outside="error").bind(params)(query, keys[1:2])
+    np.testing.assert_array_equal(bias, jnp.pad(inside, [(0, 0), (0, 0), (1, 1)]))
+    np.testing.assert_array_equal(np.sum(gradient["table"], axis=1), 1.0)
 
 
 def test_memory_of_a_table_of_offsets_grows_with_the_length():

@@ -593,6 +593,22 @@ def test_zigzag(length, shards):
 # Masks
 
 
+@pytest.mark.parametrize("shape,size,dilation", [((7,), 3, 1), ((11,), 5, 2), ((9, 13), 3, 3), ((10, 9), 3, 2)])
+def test_neighbourhoods(shape, size, dilation):
+    """Each key that could be attended, ordered by how far it is; at an edge the window is pushed inside."""
+
+    def along(i, length):
+        mine = list(range(i % dilation, length, dilation))
+        start = min(max(mine.index(i) - size // 2, 0), len(mine) - size)
+        return mine[start : start + size]
+
+    ours = np.asarray(pe.masks.neighbourhood(shape, size, dilation=dilation))
+    for t, at in enumerate(np.ndindex(*shape)):
+        rows = [along(i, length) for i, length in zip(at, shape, strict=True)]
+        expected = {np.ravel_multi_index(key, shape) for key in itertools.product(*rows)}
+        assert set(np.flatnonzero(ours[t])) == expected, at
+
+
 def test_masks():
     rules = {
         "causal": (pe.masks.causal(QP, KP), lambda b, t, s: KP[b, s] <= QP[b, t]),

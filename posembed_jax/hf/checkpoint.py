@@ -156,6 +156,8 @@ def stored(scheme: Scheme, array: str, shape: tuple[int, ...], about: Values) ->
     """What transformers has of an array of ours: its shape there, and what makes it ours."""
     if about.get("stored") == "channels first":
         return (shape[-1], *about["shape"]), lambda x: np.moveaxis(x, 0, -1).reshape(shape)
+    if about.get("stored") == "keys minus queries" and isinstance(scheme, SwinBias):
+        return (shape[0], *(2 * size - 1 for size in scheme.window)), lambda x: x[:, ::-1, ::-1].reshape(shape)
     if isinstance(scheme, TilePositions) and array == "tiles":
         return (shape[0], math.prod(shape[1:])), lambda x: x.reshape(shape)
     if isinstance(scheme, T5Bias | ClippedBias | SwinBias | BEiTBias):

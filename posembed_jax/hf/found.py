@@ -47,6 +47,7 @@ class Positions:
       front of each, and tokens_in_front_without how many tokens in front have no row.
     - axes are those of a table of one axis of several, or of positions of several numbers; order is that of tokens,
       ("row", "column", "frame") where the frames of a patch stand together.
+    - neighbours and dilations, one for each layer, are for `masks.neighbourhood`; the dilation divides positions.
     - stored is how the file has a table that is not row after row: `load` makes it ours.
     - table_of: each query makes the table of the bias of its hidden state, by a linear layer (ProphetNet).
     - stride is how far tokens of a place stand apart; without_positions, how many in front have no bias of positions.

@@ -20,7 +20,9 @@ from posembed_jax.scheme import Arrays, Initializer, normal
 from posembed_jax.schemes.mlp import log_spaced, mlp, mlp_inits
 
 
-def offset_index(distance: jax.Array, window: tuple[int, ...], *, symmetric: bool = False) -> jax.Array:
+def offset_index(
+    distance: jax.Array, window: tuple[int, ...], *, symmetric: bool = False, outside: str = "error"
+) -> jax.Array:
     """The place of `query position - key position`, or of its absolute value, in a row-major table of all offsets.
 
     distance: int32 `[..., A]`, key position - query position -> int32 `[...]`, below 0 where the table does not reach.
@@ -28,7 +30,7 @@ def offset_index(distance: jax.Array, window: tuple[int, ...], *, symmetric: boo
     size = np.array(window, np.int32).reshape(*[1] * (distance.ndim - 1), -1)
     index, sizes = (jnp.abs(distance), size) if symmetric else (size - 1 - distance, 2 * size - 1)
     inside = (index >= 0) & (index < sizes)
-    if checks.is_concrete(inside) and not np.all(inside):
+    if outside == "error" and checks.is_concrete(inside) and not np.all(inside):
         every = np.asarray(distance).reshape(-1, len(window))
         raise ValueError(
             f"key_positions - query_positions goes from {every.min(0).tolist()} to {every.max(0).tolist()}, but the "
@@ -56,12 +58,14 @@ class SwinBias(DistanceBias):
         heads: N.
         window: the size of a window along each axis, of which there may be any number (three in Video Swin). Windows
             are rows of the batch; their positions are `positions.grid(window)`, or of the whole image.
+        outside: what an offset that is not in the window has: "error", as above, or "zero", where a mask leaves it out.
         stddev: of the normal initializer.
 
     Params: `{"table": [heads, (2 height - 1) (2 width - 1)]}` (transformers and timm store the transpose).
 
     The `rpb` `[heads, 2 k - 1, 2 k - 1]` of neighbourhood attention (DiNAT) counts the other way: its table is
-    `rpb[:, ::-1, ::-1].reshape(heads, -1)` of `window=(k, k)`, at positions that are divided by the dilation.
+    `rpb[:, ::-1, ::-1].reshape(heads, -1)` of `window=(k, k)` with `outside="zero"`, at positions that are divided by
+    the dilation, under `masks.neighbourhood`.
 
     >>> import jax.numpy as jnp, posembed_jax as pe
     >>> bound = pe.SwinBias(heads=1, window=(1, 2)).bind({"table": jnp.array([[-1.0, 0.0, 1.0]])})
@@ -74,11 +78,13 @@ class SwinBias(DistanceBias):
 
     heads: int
     window: tuple[int, ...]
+    outside: str = "error"
     stddev: float = 0.02
 
     def __post_init__(self):
         checks.integer_setting("heads", self.heads)
         checks.sizes("window", self.window)
+        checks.one_of("outside", self.outside, ("error", "zero"))
         checks.number_setting("stddev", self.stddev)
 
     @property
@@ -89,7 +95,9 @@ class SwinBias(DistanceBias):
         return {"table": normal(self.stddev, (self.heads, offsets(self.window)))}
 
     def at(self, arrays: Arrays, distance: jax.Array) -> jax.Array:
-        return lookup.columns(arrays["table"], offset_index(distance, self.window))
+        index = offset_index(distance, self.window, outside=self.outside)
+        bias = lookup.columns(arrays["table"], index)
+        return bias if self.outside == "error" else jnp.where((index >= 0)[None], bias, 0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

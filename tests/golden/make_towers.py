@@ -13,7 +13,9 @@ import argparse
 import dataclasses
 import json
 import logging
+import math
 import pathlib
+import re
 import warnings
 
 import torch
@@ -41,8 +43,9 @@ class Tower:
     pixels: [channels, height, width], with frames or tiles in front.
     tokens: place -> name of a module; what it gives, or with "<" in front what it is given. {} is the place's number.
     grids: place -> sizes in tokens, where it is not what the patch size makes of the pixels.
-    attention: place -> name of a layer of attention, with {} for its number.
-    window: of the layers that do not attend over the whole picture.
+    attention: place -> name of a layer of attention, with {} for the place's number, and for the layer's within it.
+    attended: the sizes that it attends over, where it is not
+    window: that of the layers that do not attend over the whole picture.
     runs: the module that runs, where the whole model takes fewer sizes than its tables do.
     call: what else it is called with.
     channels_first: of what is seen.
@@ -54,6 +57,7 @@ class Tower:
     patch: tuple[int, ...] = (4, 4)
     grids: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     attention: dict[str, str] = dataclasses.field(default_factory=dict)
+    attended: tuple[int, ...] = (3, 5)
     window: tuple[int, ...] = (2, 2)
     runs: str = ""
     call: dict = dataclasses.field(default_factory=dict)
@@ -232,20 +236,32 @@ def attended(model, tower, positions):
     arrays = {}
     for place, scheme in positions.biases.items():
         word, _, number = place.partition(".")
-        layer, seen = model.get_submodule(tower.attention[word].replace("{}", number)), []
-        hooks = [
-            layer.qkv.register_forward_hook(lambda module, arguments, output, seen=seen: seen.append(output)),
-            layer.proj.register_forward_pre_hook(lambda module, arguments, seen=seen: seen.append(arguments[0])),
-        ]
-        sizes = scheme.shape if scheme.shape == tower.window else (3, 5)
-        with torch.no_grad():
-            layer(torch.randn(2, *sizes, layer.qkv.in_features))
-        for hook in hooks:
-            hook.remove()
-        qkv = seen[0].reshape(2, sizes[0] * sizes[1], 3, scheme.heads, -1)
-        arrays |= {key(f"in.{name}", place): qkv[:, :, i] for i, name in enumerate(("query", "key", "value"))}
-        arrays |= {key("out", place): seen[1].reshape(qkv[:, :, 0].shape), key("in.grid", place): torch.tensor(sizes)}
+        name = re.escape(tower.attention[word].replace("{}", number, 1)).replace(r"\{\}", r"(\d+)")
+        sizes = scheme.shape if getattr(scheme, "shape", ()) == tower.window else tower.attended
+        for path, layer in model.named_modules():
+            if found := re.fullmatch(name, path):
+                own = ".".join([place, *found.groups()])
+                arrays |= {key(name, own): x for name, x in attention(layer, sizes, scheme.heads).items()}
+                arrays[key("in.grid", own)] = torch.tensor(sizes)
     return arrays
+
+
+def attention(layer, sizes, heads):
+    """In a run on random tokens."""
+    seen, hooks, apart = [], [], not hasattr(layer, "qkv")
+    for linear in (layer.query, layer.key, layer.value) if apart else (layer.qkv,):
+        hooks.append(linear.register_forward_hook(lambda module, arguments, output: seen.append(output)))
+    if not apart:
+        hooks.append(layer.proj.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0])))
+    features = (layer.query if apart else layer.qkv).in_features
+    with torch.no_grad():
+        out = layer(torch.randn(2, *sizes, features))
+    for hook in hooks:
+        hook.remove()
+    *projected, out = (*seen, out[0]) if apart else seen
+    query, keys, value = projected if apart else projected[0].chunk(3, dim=-1)
+    arrays = {"in.query": query, "in.key": keys, "in.value": value, "out": out}
+    return {name: x.reshape(2, math.prod(sizes), heads, -1) for name, x in arrays.items()}
 
 
 def key(name, place):

@@ -694,8 +694,9 @@ ROWS |= {
             "each": "=num_heads",
             "heads": "=each",
             "window": "=pair(kernel_size)",
+            "outside": "zero",
             "code": "NeighborhoodAttention",
-            "about": {"neighbours": "=kernel_size"},
+            "about": {"neighbours": "=kernel_size", "dilations": "=dilations[i]", "stored": "keys minus queries"},
         }
     ],
     "vit_mae": [grid(PARAMETER, 1, BICUBIC, about={"kept_fixed": True})],

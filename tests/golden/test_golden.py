@@ -56,6 +56,7 @@ OF_MECHANISM = {
     "abs_interp2d": tables.check_resized,
     "abs_learned_2d": tables.check_axes,
     "tower": towers.check,
+    "neighbours": towers.check,
     "bias_t5": distances.check_t5,
     "bias_alibi": distances.check_alibi,
     "bias_clip": distances.check_clipped,

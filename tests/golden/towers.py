@@ -35,8 +35,9 @@ def check(case):
             added = of_grid(params, about, grid)
         before, after = case[key("in", place)], case[key("out", place)]
         check_close(before + np.float64(added), after, 2 * FEW * np.max(np.abs(after)))
-    for place, params in found.biases.items():
-        check_attention(case, place, positions.biases[place], params, positions.about.get(place, {}))
+    for place, params in found.biases.items():  # of each layer, or of the layers of a place
+        own = place if place in positions.biases else place.rpartition(".")[0]
+        check_attention(case, place, positions.biases[own], params, positions.about.get(own, {}))
 
 
 def loaded(case):
@@ -81,14 +82,25 @@ def of_tiles(scheme, params, arrangement, grid):
 
 
 def check_attention(case, place, scheme, params, about):
-    """Over a picture of another shape than that of the tables, these are resized."""
+    """On tokens of a picture; where they attend their neighbours, the dilation divides the positions of the bias."""
     query, keys, value = (jnp.asarray(case[key(f"in.{name}", place)]) for name in ("query", "key", "value"))
-    grid, resized = sizes(case, place), {}
+    grid, mask = sizes(case, place), None
+    at = pe.positions.grid(grid)
+    if "neighbours" in about:
+        dilation = about["dilations"][int(place.rpartition(".")[2])]
+        at, mask = at // dilation, pe.masks.neighbourhood(grid, about["neighbours"], dilation=dilation)
+    bound = resized(scheme, params, about, grid) if "resize" in about else scheme.bind(params)
+    ours = pe.attend(query, keys, value, bias=bound, mask=mask, query_positions=at, key_positions=at)
+    features = query.shape[-1]
+    check_close(ours, case[key("out", place)], 4 * rounding(features, query, keys) * np.max(np.abs(value)))
+
+
+def resized(scheme, params, about, grid):
+    """With the tables of each axis for a picture of these sizes."""
+    tables = {}
     for axis, (old, new) in enumerate(zip(scheme.shape, grid, strict=True)):
         table = params[f"table_{axis}"][0]
         if old != new:
             table = pe.resize_table(table, (2 * old - 1,), (2 * new - 1,), shrink=True, **about["resize"])
-        resized[f"table_{axis}"] = table[None]
-    bound, at = dataclasses.replace(scheme, shape=grid).bind(resized), pe.positions.grid(grid)
-    ours = pe.attend(query, keys, value, bias=bound, query_positions=at, key_positions=at)
-    check_close(ours, case[key("out", place)], 4 * rounding(scheme.dim, query, keys) * np.max(np.abs(value)))
+        tables[f"table_{axis}"] = table[None]
+    return dataclasses.replace(scheme, shape=grid).bind(tables)
