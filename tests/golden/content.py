@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from case import check_close, check_equal
-from rotary import ANGLE, FEW
+from rotary import ANGLE, FEW, call
 
 import posembed_jax as pe
 from posembed_jax.schemes import relative_scores
 
 ROUNDING = 2.0**-24
+EXPONENTIAL = 1.2e-6  # relative error of frequencies that are float32 powers
 
 
 def rounding(terms, *factors):
@@ -273,6 +274,22 @@ def check_xlnet_tables(case):
     check_equal(relative_scores.pick(jnp.asarray(case["in.y"]), rows), case["out.rel_shift_bnij"])
     scores = jnp.asarray(np.moveaxis(case["in.x"], (0, 1), (2, 3)))
     check_equal(np.moveaxis(relative_scores.pick(scores, rows), (2, 3), (0, 1)), case["out.rel_shift"])
+
+
+def check_box_differences(case):
+    """BROS: a projected sinusoid of the difference of two boxes is a part of the key."""
+    place = facts.only(facts.places(case, pe.Sinusoidal))
+    assert place.about == {"of": "differences of boxes", "added_to": "keys"}
+    x, boxes, kernel = case["in.x"], case["in.bbox"], case["par.bbox_projection.weight"]
+    pairs = (boxes[:, None] - boxes[:, :, None]).reshape(len(boxes), -1, boxes.shape[-1])
+    vectors = np.float64(call(place.scheme.bind({}), pairs)) @ kernel.T
+    vectors = np.float32(vectors).reshape(*boxes.shape[:2], boxes.shape[1], -1)
+    angle = place.scheme.scale * np.abs(pairs).max()
+    error = (EXPONENTIAL + ANGLE) * angle * kernel.shape[1] * np.abs(kernel).max()
+    check_close(np.moveaxis(vectors, 0, 2), case["out.vectors"], error)
+    query = projected(case, x, x.shape[-1] // kernel.shape[0], "query")
+    bias = np.einsum("btnd,btsd->bnts", query, vectors) * kernel.shape[0] ** -0.5
+    check_layer(case, query.shape[2], bias=bias)
 
 
 # DeBERTa

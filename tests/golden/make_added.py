@@ -60,6 +60,7 @@ SMALL = {
     "shape_embed_dim": 6,
     "pronunciation_vocab_size": 4,
     "pronunciation_embed_dim": 6,
+    "dim_bbox": 1,
 }
 IDS = [[5, 3, 7, 2, 9, 4, 8, 6], [3, 4, 5, 6, 7, 1, 1, 1], [1, 1, 3, 4, 5, 6, 7, 8]]
 

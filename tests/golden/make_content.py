@@ -231,6 +231,17 @@ def deberta(folder):
         )
 
 
+def bros(folder, x):
+    """One corner of the four that boxes have, x and y."""
+    settings, bbox = config("bros", hidden_size=32, num_attention_heads=4, dim_bbox=2), torch.rand(2, 9, 2)
+    vectors = random(of("bros").BrosBboxEmbeddings(settings))
+    found, x = vectors(bbox * settings.bbox_scale), torch.cat([x] * 3, dim=-1)[..., :32]
+    module = random(of("bros").BrosSelfAttention(settings))
+    arrays = {"in.x": x, "in.bbox": bbox, "out.vectors": found, "out.attn_out": module(x, found)[0]}
+    ran = "BrosBboxEmbeddings(config)(bbox), BrosSelfAttention(config)"
+    save(folder, "sin_coords", "bros", "boxes", settings, ran, arrays | parameters(module) | parameters(vectors))
+
+
 def others(folder, x):
     q, tables = torch.randn(3, 15, 4), [torch.randn(2 * n - 1, 4) for n in (3, 5)]
     arrays = {"in.q": q, "par.rel_pos_h": tables[0], "par.rel_pos_w": tables[1]}
@@ -271,6 +282,7 @@ def main():
     transformer_xl(folder, x)
     chunks(folder, x)
     funnel(folder, x)
+    bros(folder, x)
     deberta(folder)
     others(folder, x)
 

@@ -564,7 +564,11 @@ ROWS |= {
             for side in "xy"
         ),
     ],
-    "bros": [learned(place="text", tensor="embeddings.position_embeddings.weight")],
+    "bros": [
+        learned(place="text", tensor="embeddings.position_embeddings.weight"),
+        sinusoid("=hidden_size // 4", "BrosBboxEmbeddings", axes="=dim_bbox", fractional=True, scale="=bbox_scale")
+        | {"place": "attention.boxes", "about": {"of": "differences of boxes", "added_to": "keys"}},
+    ],
 }
 
 # Speech

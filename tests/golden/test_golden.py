@@ -84,6 +84,7 @@ OF_ARRAY = {  # (mechanism, an array that only this form of its cases has)
     ("abs_axial", "in.tags"): tables.check_paths,
     ("abs_interp2d", "in.input_values"): tables.check_patches,
     ("abs_learned", "in.pixel_values"): tables.check_patches,
+    ("sin_coords", "in.bbox"): content.check_box_differences,
     ("bias_t5", "in.segments"): distances.check_segments,
     ("bias_t5", "out.main_bias"): distances.check_tables_of_states,
     ("bias_t5", "out.horizontal"): distances.check_centres,
