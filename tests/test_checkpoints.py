@@ -99,3 +99,11 @@ def test_nothing_is_left_out_in_silence(config, tensors, says, tmp_path):
     else:
         with pytest.raises(ValueError, match=says):
             hf.load(tmp_path)
+
+
+def test_patches_are_no_tokens(tmp_path):
+    config = {"model_type": "pix2struct_vision_model", "hidden_size": 4, "seq_len": 3, "patch_embed_hidden_size": 5}
+    tensors = {f"embeddings.{axis}_embedder.weight": array(3, 4) for axis in ("row", "column")}
+    found = hf.load(saved(tmp_path, config, tensors | {"embeddings.patch_projection.weight": array(4, 5)}))
+    assert found.tokens is None
+    np.testing.assert_array_equal(found.additive[""]["table_1"], tensors["embeddings.column_embedder.weight"])

@@ -161,10 +161,11 @@ def names_in_files(model):
 
 def token_names(model, every):
     try:
-        table = model.get_input_embeddings().weight
+        module = model.get_input_embeddings()
+        table = module.weight
     except (AttributeError, NotImplementedError):
         return []
-    if table.ndim != 2:
+    if table.ndim != 2 or isinstance(module, torch.nn.Linear):
         return []  # the patches of a picture
     return sorted((name for name, p in every.items() if p is table), key=lambda name: (name.count("."), name))
 

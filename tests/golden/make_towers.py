@@ -68,15 +68,18 @@ RESIZED = {"interpolate_pos_encoding": True}
 OWN_SIZE = {"pixels": (3, 16, 16)}
 EMBEDDINGS = {"": "embeddings"}
 SEEN_BY_LAYERS = {"tokens": {"patches": "<layers.0"}, "attention": {"layers": "layers.{}.attn"}}
+SEEN_BY_ENCODER = {
+    "tokens": {"patches": "<vision_encoder.layers.0"},
+    "attention": {"layers": "vision_encoder.layers.{}.attn"},
+}
 TOWERS = {
     "got_ocr2_vision": Tower(settings=SAM, **OWN_SIZE, **SEEN_BY_LAYERS),
-    "sam_vision_model": Tower(
-        settings=SAM,
-        **OWN_SIZE,
-        tokens={"patches": "<vision_encoder.layers.0"},
-        attention={"layers": "vision_encoder.layers.{}.attn"},
-    ),
+    "sam_vision_model": Tower(settings=SAM, **OWN_SIZE, **SEEN_BY_ENCODER),
+    "sam_hq_vision_model": Tower(settings=SAM, **OWN_SIZE, **SEEN_BY_ENCODER),
+    "pp_formulanet_vision": Tower(settings=SAM | {"post_conv_in_channels": 4}, **OWN_SIZE, **SEEN_BY_LAYERS),
+    "slanext_vision": Tower(settings=SAM, **OWN_SIZE, **SEEN_BY_LAYERS),
     "deepseek_ocr2_sam_vision_model": Tower(settings=SAM | {"downsample_channels": [4, 4]}, **SEEN_BY_LAYERS),
+    "unlimited_ocr_sam_vision_model": Tower(settings=SAM | {"downsample_channels": [4, 4]}, **SEEN_BY_LAYERS),
     "lw_detr_vit": Tower(settings=PRETRAINED | {"num_windows": 1}, tokens=EMBEDDINGS, channels_first=True),
     "vitdet": Tower(
         settings=PRETRAINED
