@@ -78,6 +78,7 @@ def check_sinusoid(case):
         return check_scaled(case, sinusoids)
     for name, groups, theirs in case.outputs(r"[a-z]+\d*(?:_past(\d+))?(?:_\d+x\d+|_\d+x\d+)?"):
         past = int(groups[0] or 0)
+        theirs = theirs / case.arrays.get("par.alpha", np.float32(1))
         sinusoids.check_table(theirs, past + (sinusoids.about.get("first", 0) if "table" not in name else 0))
 
 

@@ -49,6 +49,8 @@ HINTS = {  # in the names of the arrays at a place, or of an array, where its sh
     "keys": r"emb_rel_k",
     "values": r"emb_rel_v",
     "tags": r"xpath_tag",
+    "characters": r"alpha_char$",
+    "units": r"alpha$",
     "subscripts": r"xpath_subs",
 }
 # Ordered the other way around (SpeechT5), x before y (LayoutLMv3), every other layer has one (LeViT)

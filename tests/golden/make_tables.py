@@ -15,6 +15,7 @@ import torch
 from make_content import config, of, parameters, random, save
 
 SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+SIZES = {"hidden_size": 8, "speech_encoder_attention_heads": 2, "t2u_pad_token_id": 2}
 SQUARE = SMALL | {"image_size": 16, "patch_size": 4}
 MASK = torch.ones(2, 4, 5, dtype=torch.bool)
 MASK[0, :, 4] = False
@@ -325,6 +326,12 @@ def fairseq(folder):
     arrays["out.out_past4_8_pad1"] = made(ids, 4)
     ran = "TrOCRSinusoidalPositionalEmbedding(14, 8, 1)(input_ids, past_key_values_length)"
     save(folder, "sin_1d", "trocr", "padding", settings, ran, arrays)
+
+    settings, alpha = config("seamless_m4t_v2", **SIZES), torch.tensor([1.25])
+    made = of("seamless_m4t_v2").SeamlessM4Tv2SinusoidalPositionalEmbedding(14, 8, settings.t2u_pad_token_id)
+    arrays = {"par.alpha": alpha, "out.units": (alpha * made(inputs_embeds=torch.zeros(1, 9, 8)))[0]}
+    ran = "alpha * SeamlessM4Tv2SinusoidalPositionalEmbedding(14, 8, 2)(inputs_embeds)"
+    save(folder, "sin_1d", "seamless_m4t_v2", "units", settings, ran, arrays)
 
 
 def main():

@@ -930,6 +930,14 @@ ROWS["seamless_m4t"].append(
     xl("speech_encoder", "=speech_encoder_attention_heads", code="SeamlessM4TConformerSelfAttention")
     | {"when": "=position_embeddings_type == 'relative'"}
 )
+UNITS = sinusoid(WIDTH, "SeamlessM4TSinusoidalPositionalEmbedding", **TENSOR2TENSOR, odd="zero", place="unit_decoder")
+ROWS["seamless_m4t"].append(UNITS | {"about": PADDING | {"first": "=t2u_pad_token_id + 1"}})
+ROWS["seamless_m4t_v2"] += [
+    UNITS
+    | {"place": f"unit_decoder.{part}", "code": "SeamlessM4Tv2SinusoidalPositionalEmbedding", "learned_amplitude": True}
+    | {"about": {"first": "=t2u_pad_token_id + 1"}}
+    for part in ("characters", "units")
+]
 ROWS["seamless_m4t_v2"].append(
     shaw(
         "=speech_encoder_attention_heads",
