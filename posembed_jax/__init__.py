@@ -52,12 +52,12 @@ from posembed_jax.schemes.functional import Sandwich as Sandwich
 from posembed_jax.schemes.gated import GatedBias as GatedBias
 from posembed_jax.schemes.image_tiles import TilePositions as TilePositions
 from posembed_jax.schemes.layouts import permute_layout as permute_layout
+from posembed_jax.schemes.layouts import rotate as rotate
 from posembed_jax.schemes.mixed import RoPEMixed as RoPEMixed
 from posembed_jax.schemes.relative_logits import RelativeLogits as RelativeLogits
 from posembed_jax.schemes.resonance import Resonance as Resonance
 from posembed_jax.schemes.rotary import RoPE as RoPE
 from posembed_jax.schemes.rotary import rerotate as rerotate
-from posembed_jax.schemes.rotary import rotate as rotate
 from posembed_jax.schemes.scaling import NTK as NTK
 from posembed_jax.schemes.scaling import DynamicNTK as DynamicNTK
 from posembed_jax.schemes.scaling import Linear as Linear

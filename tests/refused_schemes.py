@@ -91,6 +91,13 @@ PLANE = pe.RoPE(dim=D, layout="half", axes=pe.Axes.blocks(axes=2, count=2)).bind
 
 STRETCH = good(pe.LongRoPE, short_factor=(1.0,) * 4, long_factor=(2.0,) * 4, original_length=16)
 
+LOUD = pe.LongRoPE(**STRETCH.keywords, long_attention_factor=2.0)
+
+
+def amplitude_of(scaling):
+    return pe.RoPE(dim=D, layout="half", scaling=scaling).amplitude()
+
+
 YARN = good(pe.YaRN, factor=4.0, original_length=16)
 
 LLAMA3 = good(pe.Llama3, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_length=16)
@@ -131,6 +138,8 @@ ROWS = [
         ValueError,
         "long_factor needs 4 numbers, dim / 2",
     ),
+    (STRETCH, "long_attention_factor", 0.0, ValueError, POSITIVE),
+    (good(amplitude_of), "scaling", LOUD, ValueError, "length is None; LongRoPE depends on the length", ""),
     (good(pe.RoPE, dim=D, layout="half", scaling=DYNAMIC.scaling), "length", 0, ValueError, INT),
     (ROTARY, "length", 8, ValueError, "does not depend on it"),
     (good(ROPE.bind, params={}), "length", 8, ValueError, "a scaling that depends on the length"),

@@ -1,5 +1,6 @@
 """Rotary scalings: frequencies against ten-line references in float64, lengths in the graph, live caches."""
 
+import dataclasses
 import math
 
 import jax
@@ -43,6 +44,7 @@ def with_base(base):
 
 DYNAMIC = pe.DynamicNTK(factor=4.0, original_length=LENGTH)
 LONG = pe.LongRoPE(short_factor=FACTORS[0], long_factor=FACTORS[1], original_length=LENGTH, attention_factor=1.25)
+LOUD = dataclasses.replace(LONG, long_attention_factor=0.8)  # Phi-3.5-MoE's
 CASES = {  # name -> (scaling, length, frequencies, amplitude)
     "linear": (pe.Linear(factor=2.5), None, PLAIN / 2.5, 1.0),
     "ntk": (pe.NTK(factor=8.0), None, with_base(BASE * 8.0 ** (DIM / (DIM - 2))), 1.0),
@@ -76,6 +78,8 @@ CASES = {  # name -> (scaling, length, frequencies, amplitude)
     ),
     "longrope, short": (LONG, LENGTH, PLAIN / FACTORS[0], 1.25),
     "longrope, long": (LONG, LENGTH + 1, PLAIN / FACTORS[1], 1.25),
+    "longrope, short of two amplitudes": (LOUD, LENGTH, PLAIN / FACTORS[0], 1.25),
+    "longrope, long of two amplitudes": (LOUD, LENGTH + 1, PLAIN / FACTORS[1], 0.8),
     "llama3": (
         pe.Llama3(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_length=LENGTH),
         None,
@@ -129,7 +133,7 @@ def test_a_head_of_one_pair():
 
 
 @pytest.mark.parametrize("phase", ["exact", "float32"])
-@pytest.mark.parametrize("scaling", [DYNAMIC, LONG], ids=["dynamic", "longrope"])
+@pytest.mark.parametrize("scaling", [DYNAMIC, LONG, LOUD], ids=["dynamic", "longrope", "two amplitudes"])
 def test_a_length_in_the_graph_is_a_length(scaling, phase):
     """One trace; for a row alone, and for rows of different lengths."""
     rope = pe.RoPE(dim=DIM, layout="half", base=BASE, scaling=scaling, phase=phase)
@@ -144,7 +148,7 @@ def test_a_length_in_the_graph_is_a_length(scaling, phase):
 
     want = np.stack([rope.bind({}, length=int(n))(row, positions) for n, row in zip(lengths, x, strict=True)])
     # The frequencies of dynamic NTK are then float32: off by a few 1e-7 of the angle, which is at most 150.
-    tolerance = 2e-7 if scaling is LONG and phase == "exact" else 2e-6 if scaling is LONG else 1e-4
+    tolerance = 1e-4 if scaling is DYNAMIC else 2e-7 if phase == "exact" else 2e-6
     for n, row, there in zip(lengths, x, want, strict=True):
         np.testing.assert_allclose(traced(row, jnp.int32(n)), there, rtol=0, atol=tolerance + 1e-7)
     np.testing.assert_allclose(traced(x, jnp.asarray(lengths)), want, rtol=0, atol=tolerance + 1e-7)
@@ -152,10 +156,12 @@ def test_a_length_in_the_graph_is_a_length(scaling, phase):
     per_row = rope.cos_sin(jnp.broadcast_to(positions, (4, 6)), length=jnp.asarray(lengths))
     alone = rope.cos_sin(positions, length=jnp.asarray(lengths))
     np.testing.assert_array_equal(per_row, alone)
+    for n, of_length in zip(lengths, np.stack(alone, axis=1), strict=True):
+        np.testing.assert_allclose(rope.cos_sin(positions, length=int(n)), of_length, rtol=0, atol=tolerance + 1e-7)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 2e-6), (jnp.bfloat16, 1e-2)])
-@pytest.mark.parametrize("scaling", [DYNAMIC, LONG], ids=["dynamic", "longrope"])
+@pytest.mark.parametrize("scaling", [DYNAMIC, LONG, LOUD], ids=["dynamic", "longrope", "two amplitudes"])
 def test_a_live_cache_is_turned_for_a_new_length(scaling, dtype, tolerance):
     rope = pe.RoPE(dim=DIM, layout="interleaved", base=BASE, scaling=scaling)
     old, new = rope.bind({}, length=100), rope.bind({}, length=2 * LENGTH)

@@ -8,16 +8,14 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from posembed_jax.hf.entries import entries
 from posembed_jax.hf.expressions import evaluate
 from posembed_jax.hf.facts import facts
 from posembed_jax.hf.found import Positions, Rotations
-from posembed_jax.hf.layers import keys_of_layers, layer_types_of
+from posembed_jax.hf.keys import FOLLOW, is_rotary
+from posembed_jax.hf.leaf import leaf
 from posembed_jax.hf.multimodal import numbering
 from posembed_jax.hf.places import placed
-from posembed_jax.hf.rope_parameters import only_read, rope_parameters
-from posembed_jax.hf.rotations import rotates_values, rotation, without_dict, without_parameters
-from posembed_jax.hf.scales import BETA, softmax_scale, temperature
+from posembed_jax.hf.rope_parameters import rope_parameters
 from posembed_jax.schemes.rotary import RoPE
 from posembed_jax.schemes.scaling import Linear
 
@@ -70,7 +68,9 @@ def _positions(config: Values, known: Values, follow: bool) -> Positions:
     }
     whole = Positions(model_type=name)
     if "modeling" in found and any(size in found["config"] for size in WIDTHS):
-        whole = _leaf(config, name, found, follow)
+        whole = leaf(config, name, found, follow)
+    elif parts and not follow:
+        _check_top(config, towers, parts)
     if name in others["types"]:
         places = placed(config, name, others["types"][name], rotary="modeling" in found, follow=follow)
         whole = dataclasses.replace(
@@ -129,112 +129,19 @@ def _part(config: Values, key: str, kind: str | None, parts: Values, known: Valu
     return {**(part or {}), "model_type": (part or {}).get("model_type", kind) if part and key in config else kind}
 
 
-def _leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
-    given = _renamed(config, known)
-    values = known["config"] | given
-    if "head_dim" not in given and known["head_dim_follows_hidden_size"] and "head_dim" in values:
-        whole = known["config"]["hidden_size"] // known["config"]["num_attention_heads"]  # Zamba 2's heads are twice it
-        share = known["config"]["head_dim"] // whole
-        values["head_dim"] = share * values["hidden_size"] // values["num_attention_heads"]
-    layer_types = layer_types_of(given, known, values)
-    if not {"rope_parameters", "rope_theta"} & {*known["keys"], *known["config"]} or without_dict(known):
-        rotations, dicts = {"": without_parameters(known, values)}, {}
-    else:
-        dicts = entries(given, known, layer_types, follow=follow)
-        rotations = {
-            layer: None if entry is None else _rotation(layer, entry, known, given, values, layer_types, follow)
-            for layer, entry in dicts.items()
-        }
-        elsewhere = {"rope_scaling", "rope_theta", "partial_rotary_factor", *known["reads"]}
-        values = {key: value for key, value in values.items() if key not in elsewhere}
-        values["rope_parameters"] = dicts.get("", dicts)
-    return Positions(
-        model_type=name,
-        rotations=rotations,
-        rotates_values=rotates_values(known, values) and any(rotations.values()),
-        layers=keys_of_layers(rotations, layer_types, values),
-        softmax_scale=softmax_scale(known, values, rotations),
-        temperature=temperature(known, values, dicts.get("") or {}),
-        position_ids=POSITION_IDS.get(known["modeling"]["forward"] or "", "tokens"),
-        config=dict(values),
-    )
-
-
-POSITION_IDS = {
-    "mrope": "multimodal",
-    "mrope_float32": "multimodal",
-    "mrope_per_layer": "multimodal",
-    "xdrope": "xdrope",
-    "recomposed": "grid",
-    "recomposed_float32": "grid",
-    "row_col_per_layer": "grid",
-    "efficientloftr": "grid_from_1",
-    "stored_complex": "grid_from_1",
-    "dinov3": "centers",
-    "musicflamingo_time": "times",
-}
-
-
-def _renamed(config: Values, known: Values) -> dict[str, Any]:
-    """The file's values under the names that the code reads."""
-    found = dict(config)
-    for alias, name in known["config"].get("attribute_map", {}).items():
-        for one, other in ((alias, name), (name, alias)):
-            if one in config and other not in config:
-                found[other] = config[one]
-    return found
-
-
-def _rotation(
-    layer: str,
-    entry: dict[str, Any],
-    known: Values,
-    given: Values,
-    values: Values,
-    layers: tuple[str, ...],
-    follow: bool,
-) -> RoPE:
-    entry = dict(entry)
-    init = known["modeling"]["init"] or ""
-    if known.get("temperature") == BETA:
-        entry.pop(BETA, None)  # of the queries
-    if "alpha" in entry and "ntk_alpha" not in init:
-        if not follow:
-            raise ValueError(
-                "rope_parameters has 'alpha', which this model_type does not read; it needs to be without."
-            )
-        entry.pop("alpha")
-    if follow:
-        entry = only_read(entry)
-    turning = known["config"].get("qk_rope_head_dim")
-    of_turning = layer == "" and turning and known["config"].get("head_dim") == turning
-    if of_turning and not follow and given.get("head_dim") not in (None, values["qk_rope_head_dim"]):
+def _check_top(config: Values, towers: Mapping[str, Positions], parts: Values) -> None:
+    """What stands at the top of a composite's file and speaks of rotation needs to be what its text part says."""
+    text = config.get("text_config")
+    if "text_config" in towers and text is None:
+        return  # which was read from the top
+    for key in sorted(key for key in config if is_rotary(key) or key == "head_dim"):
+        value = config[key]
+        if key in parts or value is None or value == (text or {}).get(key):
+            continue
         raise ValueError(
-            f"head_dim is {given['head_dim']}, but qk_rope_head_dim is {values['qk_rope_head_dim']}; it needs to be "
-            "the same: these are the channels of a head that turn."
+            f"{key} is {value}, which transformers does not read beside the configurations of {sorted(parts)}; it "
+            f"needs to be said in one of them. {FOLLOW}"
         )
-    if init.startswith("default_only") and entry["rope_type"] != "default":
-        raise ValueError(f"rope_type is {entry['rope_type']!r}; this model type needs 'default'.")
-    return rotation(
-        entry,
-        known,
-        values,
-        head_dim=_head_dim(layer, known, given, values, layers),
-        truncate_ignored=follow and bool(layer),
-    )
-
-
-def _head_dim(layer: str, known: Values, given: Values, values: Values, layers: tuple[str, ...]) -> int | None:
-    """That of a layer type: its own, that of the part of an MLA head that turns, or the model's."""
-    for index, own in (given.get("per_layer_config") or {}).items():
-        if layer and int(index) < len(layers) and layers[int(index)] == layer and "head_dim" in own:
-            return own["head_dim"]
-    if layer in known.get("layer_head_dims", {}) and "per_layer_config" not in given:
-        return given.get("global_head_dim") or known["layer_head_dims"][layer]
-    turning = known["config"].get("qk_rope_head_dim")
-    if layer == "" and turning and known["config"].get("head_dim") == turning:
-        return values["qk_rope_head_dim"]
-    return values.get("head_dim")
 
 
 def to_config(positions: Positions) -> dict[str, Any]:

@@ -2,32 +2,163 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from posembed_jax.hf.found import Rotations
+from posembed_jax.schemes.rotary import RoPE
+
 Values = Mapping[str, Any]
+WITHOUT_ATTENTION = ("linear_attention", "conv")
+LISTS = {"rope_theta": "rope_theta", "partial_rotary_factors": "partial_rotary_factors"}  # with a value for each layer
+COMPRESSED = ["main", "compress"]  # DeepSeek-V4's two dicts: of layers with a window, and of those that compress
 
 
 def layer_types_of(given: Values, known: Values, values: Values) -> tuple[str, ...]:
     """The file's; else the default ones, whose pattern goes on for as many layers as the file has."""
+    count = values.get("num_hidden_layers") or 0
     if given.get("layer_types") is not None:
-        return tuple(given["layer_types"])
+        predicting = given.get("num_nextn_predict_layers") or 0  # Step 3.5 lists those layers after the others
+        kinds = tuple(given["layer_types"])
+        return kinds[:count] if len(kinds) == count + predicting else kinds
+    if "window_pattern" in known and given.get("sliding_window_pattern"):
+        every = int(given["sliding_window_pattern"])
+        return tuple("sliding_attention" if (i + 1) % every else "full_attention" for i in range(count))
     default = [kind for kind, count in known["config"].get("layer_types_runs", ()) for _ in range(count)]
-    count = values.get("num_hidden_layers") or 0
-    for period in range(1, len(default) + 1):
-        if all(default[i] == default[i % period] for i in range(len(default))):
-            return tuple(default[i % period] for i in range(count))
-    return ()
+    return tuple(_continued(default, count))
 
 
-def keys_of_layers(rotations: Values, layer_types: tuple[str, ...], values: Values) -> tuple[str | None, ...]:
-    """The key of rotations for each layer. `no_rope_layers` says 1 where a layer rotates."""
-    count = values.get("num_hidden_layers") or 0
-    kinds: tuple[str | None, ...] = layer_types if set(layer_types) & set(rotations) else ("",) * count
-    rotates = values.get("no_rope_layers")
-    if rotates is None and "no_rope_layers_runs" in values:
+def _continued(pattern: list[Any], count: int) -> list[Any]:
+    """What repeats in pattern, count times in all; nothing of an empty one."""
+    for period in range(1, len(pattern) + 1):
+        if all(pattern[i] == pattern[i % period] for i in range(len(pattern))):
+            return [pattern[i % period] for i in range(count)]
+    return []
+
+
+def by_layer(
+    rotations: Rotations, kinds: tuple[str, ...], given: Values, known: Values, values: Values, follow: bool
+) -> tuple[Rotations, tuple[str | None, ...]]:
+    """The rotations, one more for layers with a base of their own, and for each layer the key of its rotation.
+
+    Args:
+        rotations: of the rotary dicts.
+        kinds: the type of each layer, or ().
+        given, known, values: the file, what is known of its model type, and the two together.
+        follow: do what transformers does with what it does not read, silently.
+    """
+    count = len(kinds) or values.get("num_hidden_layers") or 0
+    keys = _of_kinds(rotations, kinds, count, given, known)
+    bases = _bases(given, known, count)
+    if bases and known["layer_bases"] == "own":
+        rotations, keys = _of_bases(rotations, bases)
+    elif given.get("layer_rope_theta") and not follow:
+        _check_bases(rotations, bases)
+    rotates = [True] * len(keys) if not bases else [bool(base) for base in bases]
+    rotates = [a and b for a, b in zip(rotates, _rotating(given, known, values, kinds, len(keys)), strict=True)]
+    found = (key if on else None for key, on in zip(keys, rotates, strict=True))
+    return rotations, tuple(None if key is None or rotations.get(key) is None else key for key in found)
+
+
+def _of_kinds(
+    rotations: Rotations, kinds: tuple[str, ...], count: int, given: Values, known: Values
+) -> tuple[str, ...]:
+    """The key of the rotary dict of each layer."""
+    if known["config"].get("_rope_type_labels") == COMPRESSED:
+        return tuple("main" if kind == "sliding_attention" else "compress" for kind in kinds)
+    if "unscaled" in rotations:
+        return tuple("scaled" if i in given["rope_scaling_layers"] else "unscaled" for i in range(count))
+    if "" in rotations or not rotations:
+        return ("",) * count
+    unknown = {kind for kind in kinds if kind not in rotations and kind not in WITHOUT_ATTENTION}
+    if unknown:
+        raise ValueError(
+            f"layer_types has {sorted(unknown)}, but rope_parameters is of {sorted(rotations)}; it needs a dict for "
+            "each type of layer."
+        )
+    return kinds
+
+
+def _rotating(given: Values, known: Values, values: Values, kinds: tuple[str, ...], count: int) -> list[bool]:
+    """Which layers the model's code rotates. `no_rope_layers` says 1 where a layer rotates."""
+    rotates = [kind not in WITHOUT_ATTENTION for kind in kinds] if len(kinds) == count else [True] * count
+    windowed = values.get("sliding_window") is not None
+    rule = known.get("rotating_layers")
+    if rule == "sliding" or (rule == "sliding_if_windowed" and windowed):
+        rotates = [kind == "sliding_attention" for kind in kinds]
+    elif rule in ("windowed", "windowed_or_dense"):
+        dense = given.get("mlp_layer_types") or [None] * len(kinds)
+        if rule == "windowed_or_dense" and given.get("first_k_dense_replace") and not given.get("mlp_layer_types"):
+            raise ValueError(
+                f"first_k_dense_replace is {given['first_k_dense_replace']}; the layers that rotate follow from "
+                "layer_types and mlp_layer_types, which need to be given as well."
+            )
+        forced = rule == "windowed_or_dense" and given.get("prefix_dense_sliding_window_pattern", 1) == 1
+        rotates = [
+            (kind == "sliding_attention" and windowed) or (forced and mlp == "dense")
+            for kind, mlp in zip(kinds, dense, strict=True)
+        ]
+    if "no_rope_layers" not in known["keys"]:
+        return rotates
+    told = values.get("no_rope_layers")
+    if not told and "no_rope_layers_runs" in values:
         interval = values.get("no_rope_layer_interval") or 4
-        rotates = [int((i + 1) % interval != 0) for i in range(len(kinds))]
-    if rotates:
-        kinds = tuple(kind if on else None for kind, on in zip(kinds, rotates, strict=False))
-    return tuple(None if kind is None or rotations.get(kind) is None else kind for kind in kinds)
+        told = [int((i + 1) % interval != 0) for i in range(count)]
+    if told and len(told) != count:
+        raise ValueError(f"no_rope_layers is {told}; it needs {count} numbers, as num_hidden_layers is.")
+    return [a and bool(b) for a, b in zip(rotates, told, strict=True)] if told else rotates
+
+
+def _bases(given: Values, known: Values, count: int) -> list[float]:
+    """`layer_rope_theta`: the base of each layer, 0 for one that does not rotate; [] where there is none."""
+    if "layer_bases" not in known:
+        return []
+    if (told := given.get("layer_rope_theta")) is not None:
+        if len(told) != count:
+            raise ValueError(f"layer_rope_theta is {told}; it needs {count} numbers, as num_hidden_layers is.")
+        return list(told)
+    if known["layer_bases"] == "own":  # by default, that of the rotary dict
+        return []
+    default = [base for base, run in known["config"]["layer_rope_theta_runs"] for _ in range(run)]
+    return _continued(default[::-1], count)[::-1]  # Muse counts from the last layer
+
+
+def _of_bases(rotations: Rotations, bases: list[float]) -> tuple[Rotations, tuple[str, ...]]:
+    """Granite's layers turn each with a base of its own: one rotation for each, named by it where there are more."""
+    rope = rotations[""]
+    different = [base for base in dict.fromkeys(bases) if base and isinstance(rope, RoPE)]
+    own = {base: dataclasses.replace(rope, base=float(base)) for base in different if rope}
+    if len(own) <= 1:
+        return {"": next(iter(own.values()), None)}, ("",) * len(bases)
+    return {str(float(base)): turn for base, turn in own.items()}, tuple(str(float(base)) for base in bases)
+
+
+def _check_bases(rotations: Rotations, bases: list[float]) -> None:
+    """Muse's code turns every layer whose number is not 0 by the base of the rotary dict, whatever the number is."""
+    rope = rotations[""]
+    if not isinstance(rope, RoPE):
+        return
+    others = sorted({base for base in bases if base not in (0, rope.base)})
+    if others:
+        raise ValueError(
+            f"layer_rope_theta has {others}, which transformers does not read for this model_type; each needs to be 0 "
+            f"or rope_theta of the rotary dict, {rope.base}. To do as transformers does, pass "
+            "follow_upstream_bugs=True."
+        )
+
+
+def of_lists(given: Values, layer: str, layer_types: tuple[str, ...]) -> dict[str, Any]:
+    """What lists with a value for each layer say of a type of layer."""
+    found = {}
+    for key, name in LISTS.items():
+        if not isinstance(given.get(key), list) or layer not in layer_types:
+            continue
+        values = {value for value, kind in zip(given[key], layer_types, strict=False) if kind == layer}
+        if len(given[key]) < len(layer_types) or len(values) != 1:
+            raise ValueError(
+                f"{key} is {given[key]}, for layer_types {list(layer_types)}; it needs one value for each layer, the "
+                "same for all of a type."
+            )
+        found[name] = values.pop()
+    return found

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from posembed_jax.contracts import Additive
 from posembed_jax.hf.builders import BUILDERS, CONVOLUTION
-from posembed_jax.hf.entries import POSITIONAL as ROTARY
 from posembed_jax.hf.expressions import evaluate, names_in
+from posembed_jax.hf.keys import POSITIONAL as ROTARY
 from posembed_jax.scheme import Scheme
 
 Values = Mapping[str, Any]

@@ -56,8 +56,10 @@ def scaling(parameters: Mapping[str, Any], *, max_position_embeddings: int | Non
     kind = kinds.pop()
     if kind == "dynamic" and "alpha" in parameters:
         kind = "ntk_alpha"
+    if kind == "longrope" and MSCALES & {*parameters}:
+        kind = "longrope_mscale"
     if kind not in TYPES:
-        raise ValueError(f"{came}; its rope_type needs to be one of {sorted(TYPES)}.")
+        raise ValueError(f"{came}; its rope_type needs to be one of {sorted(set(TYPES) - INNER)}.")
     required, optional, read = TYPES[kind]
     given = {key for key, value in parameters.items() if key not in ELSEWHERE and value is not None}
     if missing := required - given:
@@ -66,6 +68,11 @@ def scaling(parameters: Mapping[str, Any], *, max_position_embeddings: int | Non
         raise ValueError(
             f"{came}; rope_type {kind!r} needs to be without {sorted(unknown)}: it reads {sorted(required | optional)}."
         )
+    if unread := _overruled(kind, parameters):
+        raise ValueError(
+            f"{came}; it needs to be without {sorted(unread)}, which nothing reads: attention_factor goes before them, "
+            "and mscale counts together with mscale_all_dim."
+        )
     return read(parameters, max_position_embeddings)
 
 
@@ -73,10 +80,22 @@ def only_read(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers reads of a dict that says its rope_type: the rest changes nothing there."""
     kind = LEGACY_TYPES.get(parameters["rope_type"], parameters["rope_type"])
     kind = "ntk_alpha" if kind == "dynamic" and parameters.get("alpha") else kind
+    kind = "longrope_mscale" if kind == "longrope" and MSCALES & {*parameters} else kind
     if kind not in TYPES:
         return dict(parameters)
     known = {*TYPES[kind].required, *TYPES[kind].optional, *ELSEWHERE, "xdrope_section"} - {"type"}
+    known -= _overruled(kind, parameters)
     return {key: value for key, value in parameters.items() if key in known}
+
+
+def _overruled(kind: str, parameters: Mapping[str, Any]) -> set[str]:
+    """Keys that this type reads, but not beside the others that are there."""
+    told = {key for key, value in parameters.items() if value}
+    if "attention_factor" in told:
+        return told & {"yarn": {"mscale", "mscale_all_dim"}, "longrope": {"factor"}}.get(kind, set())
+    alone = kind == "yarn" and not {"mscale", "mscale_all_dim"} <= told
+    # an mscale of 1 is what YaRN has without any
+    return {key for key in ("mscale", "mscale_all_dim") if alone and key in told and parameters[key] != 1.0}
 
 
 def _original(parameters: Mapping[str, Any], longest: int | None) -> int:
@@ -122,6 +141,17 @@ def _longrope(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
     )
 
 
+def _longrope_mscale(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
+    """Phi-3.5-MoE's: the amplitude, too, is one up to the original length, another beyond."""
+    return LongRoPE(
+        short_factor=tuple(parameters["short_factor"]),
+        long_factor=tuple(parameters["long_factor"]),
+        original_length=_original(parameters, longest),
+        attention_factor=parameters["short_mscale"],
+        long_attention_factor=parameters["long_mscale"],
+    )
+
+
 def _llama3(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
     return Llama3(
         factor=parameters["factor"],
@@ -137,6 +167,7 @@ def _proportional(parameters: Mapping[str, Any], longest: int | None) -> Scaling
 
 
 ORIGINAL = "original_max_position_embeddings"
+MSCALES = {"short_mscale", "long_mscale"}
 YARN_KNOBS = {"factor", ORIGINAL, "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
 TYPES = {
     "default": _Type(set(), set(), lambda parameters, longest: None),
@@ -147,11 +178,13 @@ TYPES = {
     "ntk_alpha": _Type({"alpha"}, YARN_KNOBS, lambda parameters, longest: NTK(factor=parameters["alpha"])),
     "yarn": _Type(set(), YARN_KNOBS | {"finetuned"}, _yarn),
     "longrope": _Type({"short_factor", "long_factor"}, {ORIGINAL, "factor", "attention_factor"}, _longrope),
+    "longrope_mscale": _Type({"short_factor", "long_factor", *MSCALES}, {ORIGINAL}, _longrope_mscale),
     "llama3": _Type({"factor", "low_freq_factor", "high_freq_factor"}, {ORIGINAL}, _llama3),
     "proportional": _Type(set(), {"factor"}, _proportional),
 }
 
 
+INNER = {"ntk_alpha", "longrope_mscale"}  # told from "dynamic" and "longrope" by their keys
 # scaling -> its rope_type, and those fields that have another name there, or none
 NAMES: dict[type, tuple[str, dict[str, str | None]]] = {
     type(None): ("default", {}),
@@ -181,6 +214,8 @@ def rope_parameters(scaling: Scaling | None, *, base: float) -> dict[str, Any]:
         raise TypeError(f"scaling is {scaling}; it needs to be one that transformers has, or None.")
     kind, names = NAMES[type(scaling)]
     found: dict[str, Any] = {"rope_type": kind, "rope_theta": base}
+    if isinstance(scaling, LongRoPE) and scaling.long_attention_factor is not None:
+        names = {**names, "attention_factor": "short_mscale", "long_attention_factor": "long_mscale"}
     for name, value in vars(scaling).items() if scaling else ():
         key = names.get(name, name)
         if key is not None and value is not None:

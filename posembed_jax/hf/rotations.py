@@ -13,6 +13,7 @@ from posembed_jax.hf.rope_parameters import scaling as scaling_of
 from posembed_jax.schemes.axes import Axes
 from posembed_jax.schemes.mixed import RoPEMixed
 from posembed_jax.schemes.rotary import RoPE
+from posembed_jax.schemes.scaling import LongRoPE
 
 Facts = Mapping[str, Any]
 Values = Mapping[str, Any]
@@ -36,7 +37,7 @@ class Grid(NamedTuple):
     blocks: int = 1
 
 
-def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | None, truncate_ignored: bool) -> RoPE:
+def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | None, layer: str, follow: bool) -> RoPE:
     """The rotation of one layer type.
 
     Args:
@@ -44,20 +45,30 @@ def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | Non
         facts: of the model type, from rotary_types.json.
         config: the configuration's other values.
         head_dim: of these layers.
-        truncate_ignored: as transformers has it, `truncate` of a nested entry changes nothing.
+        layer: the type of the layers, "" where all are alike.
+        follow: do what transformers does with what it does not read, silently.
     """
     labels = facts["modeling"]
     entry = dict(entry)
-    if truncate_ignored:
-        entry.pop("truncate", None)
+    if follow and layer:
+        entry.pop("truncate", None)  # which transformers reads beside nested entries, not in them
     interleaved = (labels["rotate"] or "").startswith("pairs") or labels["apply"] in INTERLEAVED
     if labels["apply_switch"] == "rope_interleave" if "apply_switch" in labels else False:
         interleaved = config.get("rope_interleave", True)
     named = [entry.pop(name, None) for name in SECTION_KEYS]
     sizes = next(filter(None, named), None) or labels.get("mrope_section_default")
-    fraction = _fraction(entry, facts)
-    grid = _grid(labels, config, head_dim, fraction, tuple(sizes) if sizes else None)
+    fraction = _fraction(entry, facts, follow)
+    if labels["init"] == "llama4_vision":
+        return wh_pairs(head_width(config, None), float(entry["rope_theta"]))
     scaling = scaling_of(entry, max_position_embeddings=config.get("max_position_embeddings"))
+    grid = _grid(labels, config, head_dim, fraction, tuple(sizes) if sizes else None)
+    if grid.axes is not None and len(grid.axes.axis) not in ((grid.dim + 1) // 2, grid.dim):
+        raise ValueError(
+            f"head_dim is {head_dim} and partial_rotary_factor is {fraction}, so that {grid.dim} channels turn by "
+            f"{grid.axes.count} frequencies of each axis; they need to be a multiple of 4."
+        )
+    if isinstance(scaling, LongRoPE):
+        _check_factors(scaling, grid, head_dim, fraction)
     dim, base = grid.dim, float(entry["rope_theta"])
     if dim % 2:  # transformers makes one frequency more, over the odd width
         dim, base = dim + 1, base ** ((dim + 1) / dim)
@@ -75,7 +86,17 @@ def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | Non
     )
 
 
-def _fraction(entry: dict[str, Any], facts: Facts) -> float:
+def _check_factors(scaling: LongRoPE, grid: Grid, head_dim: int | None, fraction: float) -> None:
+    count = grid.axes.count if grid.axes else (grid.dim + 1) // 2
+    for name in ("short_factor", "long_factor"):
+        if len(getattr(scaling, name)) != count:
+            raise ValueError(
+                f"{name} has {len(getattr(scaling, name))} numbers; it needs {count}, half of the channels of a head "
+                f"that turn, with head_dim {head_dim} and partial_rotary_factor {fraction}."
+            )
+
+
+def _fraction(entry: dict[str, Any], facts: Facts, follow: bool) -> float:
     """How much of the head turns. Most models' own rule turns it whole whatever the file says; every scaling asks."""
     proportional = entry["rope_type"] == "proportional"
     fraction = entry.get("partial_rotary_factor") if proportional else entry.pop("partial_rotary_factor", None)
@@ -83,7 +104,17 @@ def _fraction(entry: dict[str, Any], facts: Facts) -> float:
         fraction = 0.334 if facts["modeling"]["default"] == "partial_per_layer_default_0.334" else None
     if proportional or fraction is None:
         return 1.0
-    return 1.0 if entry["rope_type"] == "default" and facts["ignores_partial_rotary_factor"] else fraction
+    labels = facts["modeling"]
+    whole = labels["axial"] is not None or labels["forward"] == "dinov3" or labels["init"] == "llama4_vision"
+    if not whole and not (entry["rope_type"] == "default" and facts["ignores_partial_rotary_factor"]):
+        return fraction
+    if fraction != 1.0 and not follow:
+        raise ValueError(
+            f"partial_rotary_factor is {fraction}, which transformers does not read for this model_type with rope_type "
+            f"{entry['rope_type']!r}; it needs to be 1.0 or left out. To do as transformers does, pass "
+            "follow_upstream_bugs=True."
+        )
+    return 1.0
 
 
 def _grid(labels: Facts, config: Values, head_dim: int | None, fraction: float, sizes: tuple[int, ...] | None) -> Grid:
@@ -113,7 +144,7 @@ def _grid(labels: Facts, config: Values, head_dim: int | None, fraction: float, 
     elif sum(sizes) != dim // 2:
         raise ValueError(
             f"the sections of rope_parameters are {list(sizes)}; they need to sum to {dim // 2}, half of the "
-            f"{dim} channels of a head that turn."
+            f"{dim} channels of a head that turn, with head_dim {head_dim} and partial_rotary_factor {fraction}."
         )
     return Grid(dim, SECTIONS[recompose](sizes))
 
@@ -182,15 +213,25 @@ def without_dict(facts: Facts) -> bool:
     return facts["modeling"]["init"] in WITHOUT or facts["modeling"]["init"] is None
 
 
-WITHOUT = ("conformer", "clvp", "dinov3", "llama4_vision", "default_only_stored", "lightglue")
+WITHOUT = ("conformer", "clvp", "dinov3", "default_only_stored", "lightglue")
+
+
+def reads_no_head_dim(facts: Facts) -> bool:
+    """Whether the head dim of these is hidden_size over the number of heads, whatever a file says."""
+    return facts["modeling"]["init"] in (*WITHOUT, "llama4_vision", None)
+
+
+def wh_pairs(width: int, base: float) -> RoPE:
+    grid = axial("wh_pairs", width)
+    return RoPE(dim=grid.dim, layout="interleaved", base=base, axes=grid.axes)
 
 
 def without_parameters(facts: Facts, config: Values) -> RoPE | RoPEMixed | None:
     """The rotation of a model whose configuration has no rotary dict; None where its settings choose another scheme."""
     labels = facts["modeling"]
     kind, chosen = labels["init"] or labels["forward"] or labels["apply"], _chosen(config)
-    width, base = head_width(config, config.get("head_dim")), float(config.get("rope_theta") or 10_000.0)
-    if chosen not in (None, "rotary") or config.get("use_rotary_embedding") is False:
+    width, base = head_width(config, None), float(config.get("rope_theta") or 10_000.0)
+    if chosen not in (None, "rotary"):
         return None
     if kind == "gptj_sin_then_cos":
         return RoPE(dim=config.get("rotary_dim") or width, layout="interleaved")
@@ -201,11 +242,7 @@ def without_parameters(facts: Facts, config: Values) -> RoPE | RoPEMixed | None:
     if kind == "clvp":
         return RoPE(dim=max(config["projection_dim"] // (2 * _heads(config)), 32), layout="half")
     if kind == "dinov3":
-        width = head_width(config, None)
         return RoPE(dim=width, layout="half", base=base, fractional=True, axes=axial("hw_twice", width).axes)
-    if kind == "llama4_vision":
-        grid = axial("wh_pairs", width)
-        return RoPE(dim=grid.dim, layout="interleaved", base=base, axes=grid.axes)
     if kind == "default_only_stored":
         return RoPE(dim=width, layout="half", base=base)
     if kind == "lightglue":

@@ -16,7 +16,7 @@ Rotations = Mapping[str, RoPE | RoPEMixed | None]
 BETA = "llama_4_scaling_beta"
 
 
-def softmax_scale(known: Values, values: Values, rotations: Rotations) -> float | None:
+def softmax_scale(known: Values, values: Values, rotations: Rotations, dicts: Values) -> float | None:
     rule = (known["softmax_scale"] or [None])[0]
     width = values.get("head_dim")
     whole = "embed_dim" if known["modeling"]["axial"] == "half_head_of_embed_dim" else "hidden_size"

@@ -7,7 +7,8 @@ no compiler can re-derive, reassociate or round it.
 from __future__ import annotations
 
 import decimal
-from decimal import Decimal
+from collections.abc import Sequence
+from decimal import Decimal, localcontext
 
 Frequencies = tuple[Decimal, ...]
 
@@ -28,3 +29,22 @@ def geometric(count: int, base: float, denominator: float) -> Frequencies:
     while len(frequencies) < count:
         frequencies.append(CONTEXT.multiply(frequencies[-1], ratio))
     return tuple(frequencies)
+
+
+def divided(frequencies: Frequencies, by: Sequence[float]) -> Frequencies:
+    return tuple(CONTEXT.divide(f, Decimal(x)) for f, x in zip(frequencies, by, strict=True))
+
+
+def stretched(frequencies: Frequencies, factor: Decimal) -> Frequencies:
+    """The frequencies of base * factor ** (n / (n - 1)): the highest as it was, the lowest divided by factor."""
+    steps = max(1, len(frequencies) - 1)
+    with localcontext(CONTEXT):
+        return tuple(f * factor ** (Decimal(-i) / steps) for i, f in enumerate(frequencies))
+
+
+def partly_divided(frequencies: Frequencies, factor: float, shares: Sequence[Decimal]) -> Frequencies:
+    """Each frequency as it was, at a share of 0 or less, up to divided by factor, at 1 or more."""
+    with localcontext(CONTEXT):
+        clipped = [min(max(share, Decimal(0)), Decimal(1)) for share in shares]
+        mixed = zip(frequencies, clipped, strict=True)
+        return tuple(f * (1 - share) + f / Decimal(factor) * share for f, share in mixed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 
 from posembed_jax import checks
-from posembed_jax.schemes.rotary import rotate
+from posembed_jax.schemes.layouts import rotate
 
 
 def rotate_heads(x: jax.Array, cos: jax.Array, sin: jax.Array, *, layout: str, inverse: bool) -> jax.Array:

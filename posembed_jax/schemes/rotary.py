@@ -16,123 +16,8 @@ from posembed_jax.scheme import Arrays, Initializer
 from posembed_jax.schemes import phase
 from posembed_jax.schemes.axes import Axes
 from posembed_jax.schemes.frequencies import Frequencies, geometric
-from posembed_jax.schemes.layouts import ENDS, LAYOUTS
+from posembed_jax.schemes.layouts import ENDS, LAYOUTS, rotate
 from posembed_jax.schemes.scaling import LengthScaling, Scaling
-
-
-def rotate(
-    x: jax.Array,
-    cos: jax.Array,
-    sin: jax.Array,
-    *,
-    layout: str,
-    rotated: str = "first",
-    inverse: bool = False,
-    blocks: int = 1,
-    tables: str = "pairs",
-) -> jax.Array:
-    """Rotates pairs of channels of x by the angles whose cos and sin are given.
-
-        out[a] = x[a] cos - x[b] sin
-        out[b] = x[b] cos + x[a] sin
-
-    Args:
-        x: floating `[..., T, N, D]`.
-        cos, sin: float32 `[T, dim / 2]` or `[..., T, dim / 2]`, dim <= D. Made once, they serve every layer.
-        layout: which channels are a pair: "half", (i, i + dim / 2), or "interleaved", (2 i, 2 i + 1).
-        rotated: which dim channels of D turn, the "first" or the "last"; the others pass bit for bit.
-        inverse: turn the other way.
-        blocks: the dim channels are so many runs, and the layout is that of each.
-        tables: "pairs", cos and sin have an entry for each pair; or "channels", `[..., dim]`, an entry for each channel
-            in the order of the channels. Then a and b may turn by two angles, which is no rotation.
-
-    Returns:
-        The shape and dtype of x. Computed in float32 and cast once.
-
-    >>> import jax.numpy as jnp, posembed_jax as pe
-    >>> cos, sin = pe.RoPE(dim=4, layout="half").cos_sin(pe.positions.arange(3))
-    >>> pe.rotate(jnp.ones((3, 2, 6)), cos, sin, layout="half").shape
-    (3, 2, 6)
-
-    Source: https://arxiv.org/abs/2104.09864, section 3.4.2.
-    """
-    _check_rotate(x, cos, sin, layout, rotated, blocks, tables)
-    width, half = x.shape[-1], cos.shape[-1] // (2 if tables == "channels" else 1)
-    start = 0 if rotated == "first" else width - 2 * half
-    compute = checks.compute_dtype(x.dtype)
-    cos, sin = _over_heads(cos, x.ndim).astype(compute), _over_heads(sin, x.ndim).astype(compute)
-    if inverse:
-        sin = -sin
-    turning = lax.slice_in_dim(x, start, start + 2 * half, axis=-1).astype(compute)
-    a, b = _pairs(turning, layout, blocks)
-    first_cos, second_cos = (cos, cos) if tables == "pairs" else _pairs(cos, layout, blocks)
-    first_sin, second_sin = (sin, sin) if tables == "pairs" else _pairs(sin, layout, blocks)
-    first, second = a * first_cos - b * first_sin, b * second_cos + a * second_sin
-    # Joined without a concatenation, which XLA does not vectorise on CPU: by a sum of padded pieces, which runs at the
-    # speed of a copy, or, where a cast follows and the pieces fill x in one run, by a stack, which casts faster.
-    if blocks > 1 or (x.dtype != compute and (layout == "interleaved" or 2 * half == width)):
-        runs = (p.reshape(*p.shape[:-1], blocks, -1) for p in (first, second))
-        stacked = jnp.stack([*runs], axis=-2 if layout == "half" else -1)
-        out = _padded(stacked.reshape(turning.shape), start, 1, width)
-    else:
-        step, apart = (1, half) if layout == "half" else (2, 1)
-        out = _padded(first, start, step, width) + _padded(second, start + apart, step, width)
-    if 2 * half < width:
-        begin, end = (2 * half, width) if rotated == "first" else (0, start)
-        out = out + _padded(lax.slice_in_dim(x, begin, end, axis=-1).astype(compute), begin, 1, width)
-    return out.astype(x.dtype)
-
-
-def _over_heads(table: jax.Array, ndim: int) -> jax.Array:
-    """`[T, n]` or `[..., T, n]` -> `[1 or ..., T, 1, n]`, with as many axes as x has."""
-    return table[..., None, :].reshape(*[1] * (ndim - table.ndim - 1), *table.shape[:-1], 1, table.shape[-1])
-
-
-def _pairs(x: jax.Array, layout: str, blocks: int) -> tuple[jax.Array, jax.Array]:
-    """Channels `[..., 2 n]` -> the firsts and the seconds of their pairs, `[..., n]` each."""
-    if layout == "interleaved":
-        return x[..., ::2], x[..., 1::2]
-    half = x.shape[-1] // 2
-    if blocks == 1:
-        return x[..., :half], x[..., half:]
-    runs = x.reshape(*x.shape[:-1], blocks, 2, -1)
-    return runs[..., 0, :].reshape(*x.shape[:-1], half), runs[..., 1, :].reshape(*x.shape[:-1], half)
-
-
-def _padded(x: jax.Array, start: int, step: int, width: int) -> jax.Array:
-    """x at channels `start, start + step, ...` of `width`; the rest is -0.0: adding it changes no bit."""
-    end = start + (x.shape[-1] - 1) * step + 1
-    edges = [(0, 0, 0)] * (x.ndim - 1) + [(start, width - end, step - 1)]
-    return lax.pad(x, jnp.array(-0.0, x.dtype), edges)
-
-
-def _check_rotate(
-    x: jax.Array, cos: jax.Array, sin: jax.Array, layout: str, rotated: str, blocks: int, tables: str
-) -> None:
-    checks.one_of("layout", layout, LAYOUTS)
-    checks.one_of("rotated", rotated, ENDS)
-    checks.one_of("tables", tables, ("pairs", "channels"))
-    checks.integer_setting("blocks", blocks)
-    checks.rank("x", x, range(3, 9), "floating [..., T, N, D]")
-    checks.floating("x", x, "floating [..., T, N, D]")
-    checks.array("cos", cos, "float32 [T, dim / 2] or [..., T, dim / 2]")
-    for name, table in (("cos", cos), ("sin", sin)):
-        if table.dtype not in (jnp.float32, jnp.float64):
-            raise TypeError(
-                f"{name} is {checks.describe(table)}; it needs to be float32: x is cast up, not the tables down."
-            )
-    batch = x.shape[:-2] if cos.ndim > 2 else x.shape[-3:-2]
-    needs = f"float32 [T, dim / 2] or [..., T, dim / 2] with the leading axes of x, which is {checks.describe(x)}"
-    checks.shape("cos", cos, (*batch, None), needs)
-    checks.shape("sin", sin, cos.shape, f"shaped as cos, {list(cos.shape)}")
-    dim = cos.shape[-1] * (2 if tables == "pairs" else 1)
-    if dim > x.shape[-1]:
-        raise ValueError(
-            f"cos is {checks.describe(cos)}, which turns {dim} channels, but x has {x.shape[-1]}: "
-            "make RoPE's dim at most the head dim."
-        )
-    if dim % (2 * blocks):
-        raise ValueError(f"blocks is {blocks}; the {dim} channels that turn need to be so many runs of whole pairs.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -236,6 +121,8 @@ class RoPE(Rotation):
 
     def amplitude(self) -> float:
         """By which cos and sin are multiplied."""
+        if isinstance(self.scaling, LengthScaling) and self.length is not None:
+            return self.scaling.amplitude_to(self.length)
         return 1.0 if self.scaling is None else self.scaling.amplitude()
 
     def inits(self) -> dict[str, Initializer]:
@@ -281,10 +168,11 @@ class RoPE(Rotation):
         """
         axes = self.position_axes
         positions = checks.positions("positions", positions, fractional=self.fractional, ranks=range(0, 9), axes=axes)
+        settled = self if length is None or hasattr(length, "shape") else dataclasses.replace(self, length=length)
         arrays = self.bind({} if params is None else params, length=length).arrays
-        return self._cos_sin(arrays, positions, self.amplitude())
+        return settled._cos_sin(arrays, positions)
 
-    def _cos_sin(self, arrays: Arrays, positions: jax.Array, amplitude: float) -> tuple[jax.Array, jax.Array]:
+    def _cos_sin(self, arrays: Arrays, positions: jax.Array, *, inverse: bool = False) -> tuple[jax.Array, jax.Array]:
         at = positions[..., None] if self.axes is None else positions[..., np.array(self.axes.axis)]
         tables: Callable[..., tuple[jax.Array, jax.Array]]
         if "turns" in arrays:
@@ -299,7 +187,18 @@ class RoPE(Rotation):
             tables = jax.vmap(tables, in_axes=(0 if at.ndim > 2 else None, 0))
         cos, sin = tables(at, values)
         sin = -sin if self.clockwise else sin
-        return (cos, sin) if amplitude == 1.0 else (amplitude * cos, amplitude * sin)
+        amplitude = self._amplitude(arrays, cos.ndim)
+        if not isinstance(amplitude, jax.Array) and amplitude == 1.0:
+            return cos, sin
+        amplitude = 1.0 / amplitude if inverse else amplitude
+        return amplitude * cos, amplitude * sin
+
+    def _amplitude(self, arrays: Arrays, ndim: int) -> float | jax.Array:
+        """That of the length, or, for tables of ndim axes, of the length of each row."""
+        if "amplitude" not in arrays:
+            return self.amplitude()
+        of_lengths = arrays["amplitude"]
+        return of_lengths.reshape(*of_lengths.shape, *[1] * (ndim - of_lengths.ndim))
 
     def at(self, arrays: Arrays, x: jax.Array, positions: jax.Array, inverse: bool) -> jax.Array:
         channels = self.axes is not None and len(self.axes.axis) == self.dim
@@ -307,9 +206,8 @@ class RoPE(Rotation):
             raise ValueError(
                 "inverse is True, but axes has an angle for each channel: that is no rotation to turn back."
             )
-        amplitude = 1.0 / self.amplitude() if inverse else self.amplitude()
         # Without the barrier XLA fuses the polynomials into the rotation and evaluates them again for every head.
-        cos, sin = lax.optimization_barrier(jnp.stack(self._cos_sin(arrays, positions, amplitude)))
+        cos, sin = lax.optimization_barrier(jnp.stack(self._cos_sin(arrays, positions, inverse=inverse)))
         how = "channels" if channels else "pairs"
         return rotate(
             x, cos, sin, layout=self.layout, rotated=self.rotated, inverse=inverse, blocks=self.blocks, tables=how

@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Sequence
 from decimal import Decimal, localcontext
 
 import jax
@@ -18,7 +17,7 @@ import numpy as np
 
 from posembed_jax import checks
 from posembed_jax.schemes import phase
-from posembed_jax.schemes.frequencies import CONTEXT, Frequencies
+from posembed_jax.schemes.frequencies import CONTEXT, Frequencies, divided, partly_divided, stretched
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,12 @@ class Scaling(abc.ABC):
         """The frequencies to use instead, as many."""
 
 
+UNKNOWN_LENGTH = (
+    "length is None; {} depends on the length of the sequence: make RoPE with length=, or pass length= to bind or "
+    "cos_sin, an int or int32 [] or [B]."
+)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LengthScaling(Scaling):
     """A `Scaling` that depends on the length of the sequence. Cached keys turned at one length do not fit another."""
@@ -47,10 +52,11 @@ class LengthScaling(Scaling):
         checks.integer_setting("original_length", self.original_length)
 
     def scale(self, frequencies: Frequencies, base: float) -> Frequencies:
-        raise ValueError(
-            f"length is None; {type(self).__name__} depends on the length of the sequence: make RoPE with length=, or "
-            "pass length= to bind or cos_sin, an int or int32 [] or [B]."
-        )
+        raise ValueError(UNKNOWN_LENGTH.format(type(self).__name__))
+
+    def amplitude_to(self, length: int) -> float:
+        """By which cos and sin are multiplied, for sequences of `length`."""
+        return self.amplitude()
 
     @abc.abstractmethod
     def scale_to(self, frequencies: Frequencies, length: int) -> Frequencies:
@@ -58,26 +64,10 @@ class LengthScaling(Scaling):
 
     @abc.abstractmethod
     def constants_at(self, frequencies: Frequencies, length: jax.Array, kind: str) -> dict[str, jax.Array]:
-        """What `phase.constants` makes of `scale_to`, for lengths int32 `[]` or `[B]`, with a B in front."""
+        """What `phase.constants` makes of `scale_to`, for lengths int32 `[]` or `[B]`, with a B in front.
 
-
-def divided(frequencies: Frequencies, by: Sequence[float]) -> Frequencies:
-    return tuple(CONTEXT.divide(f, Decimal(x)) for f, x in zip(frequencies, by, strict=True))
-
-
-def stretched(frequencies: Frequencies, factor: Decimal) -> Frequencies:
-    """The frequencies of base * factor ** (n / (n - 1)): the highest as it was, the lowest divided by factor."""
-    steps = max(1, len(frequencies) - 1)
-    with localcontext(CONTEXT):
-        return tuple(f * factor ** (Decimal(-i) / steps) for i, f in enumerate(frequencies))
-
-
-def partly_divided(frequencies: Frequencies, factor: float, shares: Sequence[Decimal]) -> Frequencies:
-    """Each frequency as it was, at a share of 0 or less, up to divided by factor, at 1 or more."""
-    with localcontext(CONTEXT):
-        clipped = [min(max(share, Decimal(0)), Decimal(1)) for share in shares]
-        mixed = zip(frequencies, clipped, strict=True)
-        return tuple(f * (1 - share) + f / Decimal(factor) * share for f, share in mixed)
+        An "amplitude" beside them, float32 `[]` or `[B]`, is that of the lengths.
+        """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -248,7 +238,8 @@ class LongRoPE(LengthScaling):
     Args:
         short_factor, long_factor: dim / 2 numbers each.
         original_length: the longest sequence that short_factor serves.
-        attention_factor: by which cos and sin are multiplied, at every length; usually `longrope_factor(...)`.
+        attention_factor: by which cos and sin are multiplied; usually `longrope_factor(...)`.
+        long_attention_factor: the same for longer sequences (Phi-3.5-MoE). None: attention_factor at every length.
 
     >>> import posembed_jax as pe
     >>> scaling = pe.LongRoPE(short_factor=(1.0, 1.0), long_factor=(1.5, 4.0), original_length=16)
@@ -261,6 +252,7 @@ class LongRoPE(LengthScaling):
     short_factor: tuple[float, ...]
     long_factor: tuple[float, ...]
     attention_factor: float = 1.0
+    long_attention_factor: float | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -269,6 +261,8 @@ class LongRoPE(LengthScaling):
             if not isinstance(factors, tuple) or not all(isinstance(x, float | int) and x > 0 for x in factors):
                 raise ValueError(f"{name} is {factors!r}; it needs to be a tuple of dim / 2 numbers above 0.")
         checks.number_setting("attention_factor", self.attention_factor)
+        if self.long_attention_factor is not None:
+            checks.number_setting("long_attention_factor", self.long_attention_factor)
 
     def check(self, count: int) -> None:
         for name in ("short_factor", "long_factor"):
@@ -276,7 +270,13 @@ class LongRoPE(LengthScaling):
                 raise ValueError(f"scaling is {self}; its {name} needs {count} numbers, dim / 2.")
 
     def amplitude(self) -> float:
+        if self.long_attention_factor is not None:
+            raise ValueError(UNKNOWN_LENGTH.format(type(self).__name__))
         return self.attention_factor
+
+    def amplitude_to(self, length: int) -> float:
+        long = self.attention_factor if self.long_attention_factor is None else self.long_attention_factor
+        return long if length > self.original_length else self.attention_factor
 
     def scale_to(self, frequencies: Frequencies, length: int) -> Frequencies:
         return divided(frequencies, self.long_factor if length > self.original_length else self.short_factor)
@@ -285,7 +285,12 @@ class LongRoPE(LengthScaling):
         factors = self.short_factor, self.long_factor
         short, long = (phase.constants(divided(frequencies, by), kind) for by in factors)
         far = length > self.original_length
-        return {name: jnp.where(far.reshape(*far.shape, *[1] * x.ndim), long[name], x) for name, x in short.items()}
+        found = {name: jnp.where(far.reshape(*far.shape, *[1] * x.ndim), long[name], x) for name, x in short.items()}
+        if self.long_attention_factor is not None:
+            found["amplitude"] = jnp.where(
+                far, np.float32(self.long_attention_factor), np.float32(self.attention_factor)
+            )
+        return found
 
 
 def longrope_factor(factor: float, original_length: int) -> float:

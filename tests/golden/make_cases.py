@@ -19,6 +19,12 @@ import torch
 
 TYPES = pathlib.Path(__file__).parents[2] / "posembed_jax" / "hf" / "rotary_types.json"
 LONG = {"original_max_position_embeddings": 64}
+FACTORS = {  # of Phi-3.5-MoE's heads, with an amplitude for sequences of either length
+    "short_factor": [1.0 + i / 64 for i in range(64)],
+    "long_factor": [2.0 + i for i in range(64)],
+    "short_mscale": 1.25,
+    "long_mscale": 1.75,
+}
 VARIANTS = {
     "default": {},
     "theta": {"rope_theta": 77777.0},
@@ -31,6 +37,8 @@ VARIANTS = {
     },
     "partial": {"partial_rotary_factor": 0.5},
     "partial_linear": {"partial_rotary_factor": 0.5, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+    "longrope_short": {"rope_scaling": {"type": "longrope", "original_max_position_embeddings": 8192, **FACTORS}},
+    "longrope_long": {"rope_scaling": {"type": "longrope", **LONG, **FACTORS}},
     "small": {"hidden_size": 256, "num_attention_heads": 4},
 }
 POSITIONS = np.array([0, 1, 7, 100, 1000, 5000])

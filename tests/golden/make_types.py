@@ -71,6 +71,11 @@ CONFIG_KEYS = (
     "position_embeddings_type",
     "num_register_tokens",
     "_rope_type_labels",
+    "layer_rope_theta",
+    "sliding_window",
+    "use_mem_rope",
+    "use_rotary_embedding",
+    "rotary_value",
     "attn_temperature_tuning",
     "attn_scale",
     "floor_scale",
@@ -706,7 +711,7 @@ def config_facts(config_class):
         if (
             isinstance(value, list)
             and len(value) > 2
-            and key in ("layer_types", "no_rope_layers", "sliding_window_pattern")
+            and key in ("layer_types", "no_rope_layers", "sliding_window_pattern", "layer_rope_theta")
         ):
             key, value = f"{key}_runs", runs(value)
         values[key] = value
@@ -773,6 +778,25 @@ def reads(config_class, keys):
     return found
 
 
+def partials_beside(config_class):
+    """Name of a rotary dict of a linear type -> the layer types for which a partial_rotary_factor beside it counts.
+
+    Some classes take it in only when the frequencies are made; and where it says what the dict says anyway, nothing is
+    known.
+    """
+    found = {}
+    for name in PROBES:
+        try:
+            labels = [key for key in entries(config_class()) if key] if name == "rope_parameters" else []
+            dicts = {label: PROBES[name] | {"rope_theta": THETA} for label in labels} or PROBES[name]
+            config = config_class(**{name: json.loads(json.dumps(dicts)), "partial_rotary_factor": PARTIAL})
+            config.standardize_rope_params()
+            found[name] = sorted(k for k, v in entries(config).items() if v.get("partial_rotary_factor") == PARTIAL)
+        except Exception:
+            continue
+    return found
+
+
 def told(config_class):
     """What a file's `rope_scaling` without a theta gets: {layer type: theta}, or None where it is not read at all."""
     try:
@@ -794,6 +818,39 @@ def follows_hidden_size(config_class):
         except Exception:
             return None
     return dims[0] != dims[1] if None not in dims else None
+
+
+def computes_head_dim(config_class):
+    """Whether the head dim of a file is not the model's: the class makes it of other sizes."""
+    if isinstance(getattr(config_class, "head_dim", None), property):
+        return True
+    try:
+        return config_class(head_dim=48).head_dim != 48
+    except Exception:
+        return False
+
+
+def window_pattern(config_class):
+    """Whether every so many layers, by sliding_window_pattern, one is without a window."""
+    try:
+        return all(
+            config_class(num_hidden_layers=7, sliding_window_pattern=every).layer_types
+            == [("sliding", "full")[(i + 1) % every == 0] + "_attention" for i in range(7)]
+            for every in (2, 3)
+        )
+    except Exception:
+        return False
+
+
+def labels_of_layers(config_class):
+    """Whether there is a rotary dict for each type of layer_types, whichever these are."""
+    try:
+        default = set(entries(config_class()))
+        kinds = ["sliding_attention", "full_attention"]
+        config = config_class(num_hidden_layers=2, layer_types=kinds)
+        return "" not in default and default != set(kinds) and set(entries(config)) == set(kinds)
+    except Exception:
+        return False
 
 
 def layer_head_dims(config_class):
@@ -864,6 +921,44 @@ def temperature(parts):
     return next((setting for name, setting in TEMPERATURES.items() if name in text), None)
 
 
+def layer_bases(parts):
+    """What layer_rope_theta does: "own", each layer turns with its base; "on_off", with that of all, or not at all."""
+    text = "".join(ast.unparse(node) for _, node in parts.nodes)
+    if "layer_rope_theta" not in text:
+        return None
+    return "own" if "for theta in config.layer_rope_theta" in text else "on_off"
+
+
+SWITCHES = {
+    "if config.use_rotary_embedding else None": ("use_rotary_embedding", True),
+    "if self.config.use_mem_rope:": ("use_mem_rope", True),
+    "if config.position_embedding_type == 'rope' else None": ("position_embedding_type", "rope"),
+}
+ROTATING_LAYERS = {
+    "self.is_local_attention": "sliding",
+    "self.sliding_window is not None": "windowed",
+    "self.sliding_window is not None or self.force_rope": "windowed_or_dense",
+    "self.sliding_window is None or self.is_sliding": "sliding_if_windowed",
+}
+
+
+def switch(parts):
+    """The setting, and its value, with which the model rotates at all."""
+    text = "".join(ast.unparse(node) for _, node in parts.nodes)
+    return next((found for code, found in SWITCHES.items() if code in text), None)
+
+
+def rotating_layers(parts):
+    """Under which condition, of ROTATING_LAYERS, attention of a layer rotates; None where it always does."""
+    names = {function.name for _, function in parts.functions["apply"].values()}
+    for _, node in parts.nodes:
+        for statement in ast.walk(node):
+            condition = ast.unparse(statement.test) if isinstance(statement, ast.If) else None
+            if condition in ROTATING_LAYERS and names & set(used_names(statement)):
+                return ROTATING_LAYERS[condition]
+    return None
+
+
 def type_facts(config_class, parts):
     values, error = config_facts(config_class)
     fields, legacy = position_keys(config_class)
@@ -880,6 +975,7 @@ def type_facts(config_class, parts):
         facts["legacy_keys"] = legacy
     facts["reads"] = reads(config_class, {*fields, *legacy})
     facts["told_theta"] = told(config_class)
+    facts["partials_beside"] = partials_beside(config_class)
     facts["head_dim_follows_hidden_size"] = follows_hidden_size(config_class)
     facts["softmax_scale"] = softmax_scale(parts)
     if partials := layer_partials(config_class):
@@ -888,6 +984,20 @@ def type_facts(config_class, parts):
         facts["layer_head_dims"] = dims
     if setting := temperature(parts):
         facts["temperature"] = setting
+    if computes_head_dim(config_class):
+        facts["head_dim_is_computed"] = True
+    if labels_of_layers(config_class):
+        facts["labels_of_layers"] = True
+    if kind := layer_bases(parts):
+        facts["layer_bases"] = kind
+    if found := switch(parts):
+        facts["switch"] = found
+    if found := rotating_layers(parts):
+        facts["rotating_layers"] = found
+    if window_pattern(config_class):
+        facts["window_pattern"] = True
+    if any("get('rope_theta') is not None" in ast.unparse(node) for _, node in parts.nodes):
+        facts["null_theta_is_none"] = True
     if error:
         facts["config_error"] = error
     return facts

@@ -1,0 +1,207 @@
+"""The rotation of one model type from its configuration, which has no parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from posembed_jax.hf.entries import entries
+from posembed_jax.hf.found import Positions, Rotations
+from posembed_jax.hf.keys import FOLLOW, check_keys, check_original, has_own_heads, own_head
+from posembed_jax.hf.layers import by_layer, layer_types_of
+from posembed_jax.hf.rope_parameters import MSCALES, only_read
+from posembed_jax.hf.rotations import (
+    head_width,
+    reads_no_head_dim,
+    rotates_values,
+    rotation,
+    without_dict,
+    without_parameters,
+)
+from posembed_jax.hf.scales import BETA, softmax_scale, temperature
+from posembed_jax.schemes.rotary import RoPE
+
+Values = Mapping[str, Any]
+
+
+def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
+    given = _renamed(config, known)
+    values = known["config"] | given
+    values |= _head_dims(given, known, values, follow)
+    layer_types = layer_types_of(given, known, values)
+    rotations: Rotations
+    if not {"rope_parameters", "rope_theta"} & {*known["keys"], *known["config"]} or without_dict(known):
+        check_keys(given, known, follow, dicts=False)
+        rotations, dicts = {"": without_parameters(known, values)}, {}
+    else:
+        check_keys(given, known, follow, dicts=True)
+        dicts = entries(given, known, values, layer_types, follow=follow)
+        rotations = {
+            layer: None if entry is None else _rotation(layer, entry, known, given, values, layer_types, follow)
+            for layer, entry in dicts.items()
+        }
+        of_all = dicts.get("")
+        if of_all and not _all_scaled(given, known, values):
+            plain = {"rope_type": "default", "rope_theta": of_all["rope_theta"]}
+            unscaled = _rotation("", plain, known, given, values, layer_types, follow)
+            rotations = {"scaled": rotations[""], "unscaled": unscaled}
+        if not follow:
+            check_original(given, known, values, dicts)
+            _check_width(given, rotations)
+        elsewhere = {"rope_scaling", "rope_theta", "partial_rotary_factor", "rotary_dim", *known["reads"]}
+        values = {key: value for key, value in values.items() if key not in elsewhere | LISTS}
+        values["rope_parameters"] = dicts.get("", dicts) or {"rope_type": "default", "rope_theta": None}
+    if "switch" in known and values.get(known["switch"][0]) != known["switch"][1]:
+        rotations = {"": None}
+    rotations, layers = by_layer(rotations, layer_types, given, known, values, follow)
+    return Positions(
+        model_type=name,
+        rotations=rotations,
+        rotates_values=rotates_values(known, values) and any(rotations.values()),
+        layers=layers,
+        softmax_scale=softmax_scale(known, values, rotations, dicts),
+        temperature=temperature(known, values, dicts.get("") or {}),
+        position_ids=POSITION_IDS.get(known["modeling"]["forward"] or "", "tokens"),
+        config=dict(values),
+    )
+
+
+POSITION_IDS = {
+    "mrope": "multimodal",
+    "mrope_float32": "multimodal",
+    "mrope_per_layer": "multimodal",
+    "xdrope": "xdrope",
+    "recomposed": "grid",
+    "recomposed_float32": "grid",
+    "row_col_per_layer": "grid",
+    "efficientloftr": "grid_from_1",
+    "stored_complex": "grid_from_1",
+    "dinov3": "centers",
+    "musicflamingo_time": "times",
+}
+
+
+def _renamed(config: Values, known: Values) -> dict[str, Any]:
+    """The file's values under the names that the code reads."""
+    found = dict(config)
+    for alias, name in known["config"].get("attribute_map", {}).items():
+        for one, other in ((alias, name), (name, alias)):
+            if one in config and other not in config:
+                found[other] = config[one]
+    return found
+
+
+IN_FORWARD = "scaled_in_forward"  # Phi-3.5-MoE
+ONE_TYPE = {"axial_only": "axial", "llama4_vision": "default"}  # the latter's code reads theta alone
+LISTS = {"partial_rotary_factors"}  # of layers, which rope_parameters says by their types
+
+
+def _all_scaled(given: Values, known: Values, values: Values) -> bool:
+    """Whether the scaling is that of all layers: Molmo 2 may name some, and the others turn without it."""
+    scaled = given.get("rope_scaling_layers") if "rope_scaling_layers" in known["keys"] else None
+    return scaled is None or set(scaled) == set(range(values["num_hidden_layers"]))
+
+
+def _head_dims(given: Values, known: Values, values: Values, follow: bool) -> dict[str, Any]:
+    """The head dim where it follows from other sizes, and which a file may not contradict."""
+    default = known["config"]
+    turning = default.get("qk_rope_head_dim")
+    if turning and default.get("head_dim") == turning:  # of MLA heads, what turns: see `_rotation`
+        return {}
+    if "head_dim" in given and not (known.get("head_dim_is_computed") or reads_no_head_dim(known)):
+        return {}
+    if not known["head_dim_follows_hidden_size"] and "head_dim" not in given:
+        return {}
+    if not {"num_attention_heads", "num_heads"} & {*values}:
+        return {}
+    whole = head_width(default, None)  # Zamba 2's heads are twice as wide
+    width = default.get("head_dim", whole) // whole * head_width(values, None)
+    if not follow and given.get("head_dim") not in (None, width):
+        raise ValueError(
+            f"head_dim is {given['head_dim']}, which transformers does not read for this model_type; it needs to be "
+            f"{width}, as hidden_size and the number of heads have it. {FOLLOW}"
+        )
+    return {"head_dim": width} if "head_dim" in values else {}
+
+
+def _check_width(given: Values, rotations: Rotations) -> None:
+    told, found = given.get("rotary_dim"), [rope.dim for rope in rotations.values() if rope]
+    if told is not None and any(dim != told for dim in found):
+        raise ValueError(
+            f"rotary_dim is {told}, but by the rotary dict and head_dim {found[0]} channels turn; it needs to be said "
+            "once, or the same: by partial_rotary_factor."
+        )
+
+
+def _rotation(
+    layer: str,
+    entry: dict[str, Any],
+    known: Values,
+    given: Values,
+    values: Values,
+    layers: tuple[str, ...],
+    follow: bool,
+) -> RoPE:
+    entry = dict(entry)
+    init = known["modeling"]["init"] or ""
+    if known.get("temperature") == BETA:
+        entry.pop(BETA, None)  # of the queries
+    if "alpha" in entry and "ntk_alpha" not in init:
+        if not follow:
+            raise ValueError(
+                "rope_parameters has 'alpha', which this model_type does not read; it needs to be without."
+            )
+        entry.pop("alpha")
+    if init == IN_FORWARD:
+        _check_phimoe(entry)
+    elif MSCALES & {*entry} and not follow:
+        raise ValueError(
+            f"rope_parameters has {sorted(MSCALES & {*entry})}, which this model_type does not read; it needs to be "
+            f"without. {FOLLOW}"
+        )
+    if follow:
+        entry = only_read({key: value for key, value in entry.items() if key not in MSCALES or init == IN_FORWARD})
+        if init == IN_FORWARD and "long_factor" in entry:  # its frequencies are those of short sequences at any length
+            entry["long_factor"] = entry["short_factor"]
+    turning = known["config"].get("qk_rope_head_dim")
+    of_turning = layer == "" and turning and known["config"].get("head_dim") == turning
+    if of_turning and not follow and given.get("head_dim") not in (None, values["qk_rope_head_dim"]):
+        raise ValueError(
+            f"head_dim is {given['head_dim']}, but qk_rope_head_dim is {values['qk_rope_head_dim']}; it needs to be "
+            "the same: these are the channels of a head that turn."
+        )
+    needs = ("default" if init.startswith("default_only") else None) or ONE_TYPE.get(init)
+    if needs is not None and entry["rope_type"] != needs and not (follow and init == "llama4_vision"):
+        raise ValueError(f"rope_type is {entry['rope_type']!r}; this model type needs {needs!r}.")
+    return rotation(
+        entry,
+        known,
+        values,
+        head_dim=_head_dim(layer, known, given, values, layers),
+        layer=layer,
+        follow=follow,
+    )
+
+
+def _check_phimoe(entry: Values) -> None:
+    kind = entry["rope_type"]
+    if kind != "default" and not (kind == "longrope" and set(entry) >= MSCALES):
+        raise ValueError(
+            f"rope_parameters is {dict(entry)}; this model type needs rope_type 'default', or 'longrope' with "
+            f"{sorted(MSCALES)}."
+        )
+
+
+def _head_dim(layer: str, known: Values, given: Values, values: Values, layers: tuple[str, ...]) -> int | None:
+    """That of a layer type: its own, that of the part of an MLA head that turns, or the model's."""
+    for index, own in (given.get("per_layer_config") or {}).items():
+        if layer and int(index) < len(layers) and layers[int(index)] == layer and "head_dim" in own:
+            return own["head_dim"]
+    if has_own_heads(known):
+        return own_head(layer, given, values)[0]
+    if layer in known.get("layer_head_dims", {}) and "per_layer_config" not in given:
+        return given.get("global_head_dim") or known["layer_head_dims"][layer]
+    turning = known["config"].get("qk_rope_head_dim")
+    if layer == "" and turning and known["config"].get("head_dim") == turning:
+        return values["qk_rope_head_dim"]
+    return values.get("head_dim")
