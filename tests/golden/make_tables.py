@@ -317,6 +317,28 @@ def sinusoids(folder):
     save(folder, "sin_2d_detr", "dab-detr", "mask", settings, ran, {"in.mask": MASK, "out.out": out})
 
 
+def pixels(folder):
+    """DETR's kin, as their models make the class."""
+    for model_type, module, prefix, sizes in (
+        ("detr", "detr", "Detr", {"d_model": 16}),
+        ("conditional_detr", "conditional_detr", "ConditionalDetr", {"d_model": 16}),
+        ("deformable_detr", "deformable_detr", "DeformableDetr", {"d_model": 16}),
+        ("table-transformer", "table_transformer", "TableTransformer", {"d_model": 16}),
+        ("mm-grounding-dino", "mm_grounding_dino", "MMGroundingDino", {"d_model": 16}),
+        ("mask2former", "mask2former", "Mask2Former", {"feature_size": 16, "hidden_dim": 16}),
+        ("oneformer", "oneformer", "OneFormer", {"conv_dim": 16, "hidden_dim": 16}),
+    ):
+        settings, owner = config(model_type, **sizes), getattr(of(module), f"{prefix}SinePositionEmbedding")
+        if model_type == "mm-grounding-dino":
+            out = owner(settings)(torch.zeros(2, 3, 4, 5), MASK)
+        elif model_type == "table-transformer":
+            out = owner(8, normalize=True)(torch.zeros(2, 3, 4, 5), MASK)
+        else:
+            out = owner(8, normalize=True)(torch.Size([2, 3, 4, 5]), torch.device("cpu"), torch.float32, MASK)
+        ran = f"{owner.__name__}, normalized"
+        save(folder, "sin_2d_detr", model_type, "config", settings, ran, {"in.mask": MASK, "out.out": out})
+
+
 def fairseq(folder):
     """Sinusoids whose row of padding is zero."""
     ids = torch.tensor([[5, 3, 7, 2, 1, 1], [1, 1, 3, 4, 5, 6]])
@@ -343,7 +365,7 @@ def main():
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
     everything = (pictures, buckets, tiles, boxes, texts, cells, mentions, paths, sounds, series, convolutions)
-    everything += (sinusoids, fairseq, axes, coordinates, levit)
+    everything += (sinusoids, pixels, fairseq, axes, coordinates, levit)
     for make in everything:
         make(folder)
 

@@ -1037,6 +1037,47 @@ ROWS["sew-d"].append(convolution("SEWD", stride="=squeeze_factor"))
 ROWS["speecht5"].append(convolution("SpeechT5"))
 ROWS["wav2vec2-conformer"].append(convolution("Wav2Vec2Conformer"))
 
+
+def pixels(prefix, features="=d_model", place="pixels", offset=0.0, scale=TAU, **rest):
+    """DETR: rows and columns of the real pixels of a padded picture."""
+    about = {"pixels": {"normalize": True, "offset": offset, "scale": scale}, **rest.pop("about", {})}
+    code = f"{prefix}SinePositionEmbedding"
+    return sinusoid(features, code, "interleaved", place=place, axes=2, fractional=True, about=about, **rest)
+
+
+DETRS = {"detr": "Detr", "conditional_detr": "ConditionalDetr", "deformable_detr": "DeformableDetr"}
+DETRS |= {"table-transformer": "TableTransformer", "grounding-dino": "GroundingDino"}
+DETRS |= {"mm-grounding-dino": "MMGroundingDino"}
+for name, prefix in DETRS.items():
+    rest = {"base": "=1.0 * positional_embedding_temperature"} if name.endswith("dino") else {}
+    ROWS[name] = [
+        pixels(prefix, offset=-0.5 if name == "deformable_detr" else 0.0, **rest)
+        | {"when": "=position_embedding_type == 'sine'"},
+        {"place": "pixels", "kind": "axial", "shape": "=(50, 50)", "features": "=d_model", "join": "concatenate"}
+        | {"order": [1, 0], "when": "=position_embedding_type == 'learned'", "about": {"axes": ["row", "column"]}}
+        | {"code": f"{prefix}LearnedPositionEmbedding"},
+    ]
+ROWS |= {
+    "dab-detr": [
+        pixels(
+            "DabDetr",
+            WIDTH,
+            base="=1.0 * temperature_width",
+            scale=f"=sine_position_embedding_scale if sine_position_embedding_scale else {TAU}",
+            requires=["=temperature_height == temperature_width"],
+        )
+    ],
+    "mask2former": [
+        pixels("Mask2Former", "=feature_size", "pixel_decoder"),
+        pixels("Mask2Former", "=hidden_dim", "decoder"),
+    ],
+    "oneformer": [
+        pixels("OneFormer", "=conv_dim", "pixel_decoder"),
+        pixels("OneFormer", "=hidden_dim", "decoder"),
+    ],
+    "maskformer": [pixels("MaskFormer", "=decoder_config['d_model']", "decoder")],
+}
+
 # Read by hand: these run another type's code, or their default configuration is no model
 ROWS["layoutxlm"] = ROWS["layoutlmv2"]
 ROWS["pp_chart2table_vision"] = ROWS["got_ocr2_vision"]

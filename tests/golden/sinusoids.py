@@ -48,15 +48,23 @@ def check_masked(case):
         mask = np.ones_like(given) if name.endswith("_nomask") else given
         theirs = np.moveaxis(theirs, 1, -1)
         features = theirs.shape[-1] // 2
-        settings = settings_of_picture(theirs, mask)
-        base = settings.pop("base")
+        scheme, settings = pixels_of(case) if case.config else pixels_seen(theirs, mask)
         at = pe.vision.mask_coordinates(jnp.asarray(mask), **settings)
-        scheme = pe.Sinusoidal(
-            features=2 * features, axes=2, base=base, layout="interleaved", fractional=settings["normalize"]
-        )
         ours = call(scheme.bind({}), at)
         angle = np.repeat(np.abs(np.float64(at)), features, axis=-1)  # far too large where nothing is real
         check_close(ours, theirs.reshape(ours.shape), EXPONENTIAL * angle + FEW)
+
+
+def pixels_of(case):
+    """The model's own sinusoid, and what `mask_coordinates` needs."""
+    place = facts.only([found for found in facts.places(case, pe.Sinusoidal) if "pixels" in found.about])
+    return place.scheme, place.about["pixels"]
+
+
+def pixels_seen(theirs, mask):
+    settings = settings_of_picture(theirs, mask)
+    scheme = {"base": settings.pop("base"), "layout": "interleaved", "fractional": settings["normalize"]}
+    return pe.Sinusoidal(features=theirs.shape[-1], axes=2, **scheme), settings
 
 
 def settings_of_picture(theirs, mask):
