@@ -318,7 +318,8 @@ def sinusoids(folder):
 
 
 def pixels(folder):
-    """DETR's kin, as their models make the class."""
+    """DETR's and SAM's kin, as their models make the class."""
+    memory = {"memory_encoder_output_channels": 16}
     for model_type, module, prefix, sizes in (
         ("detr", "detr", "Detr", {"d_model": 16}),
         ("conditional_detr", "conditional_detr", "ConditionalDetr", {"d_model": 16}),
@@ -327,8 +328,15 @@ def pixels(folder):
         ("mm-grounding-dino", "mm_grounding_dino", "MMGroundingDino", {"d_model": 16}),
         ("mask2former", "mask2former", "Mask2Former", {"feature_size": 16, "hidden_dim": 16}),
         ("oneformer", "oneformer", "OneFormer", {"conv_dim": 16, "hidden_dim": 16}),
+        ("sam2_vision_model", "sam2", "Sam2", {"fpn_hidden_size": 16}),
+        ("sam3_vision_model", "sam3", "Sam3", {"fpn_hidden_size": 16}),
+        ("edgetam_vision_model", "edgetam", "EdgeTam", {"fpn_hidden_size": 16}),
+        ("sam2_video", "sam2_video", "Sam2Video", memory),
+        ("sam3_tracker_video", "sam3_tracker_video", "Sam3TrackerVideo", memory),
+        ("edgetam_video", "edgetam_video", "EdgeTamVideo", memory | {"perceiver_resampler_hidden_size": 16}),
     ):
-        settings, owner = config(model_type, **sizes), getattr(of(module), f"{prefix}SinePositionEmbedding")
+        name = f"{prefix}PositionEmbeddingSine" if "video" in model_type else f"{prefix}SinePositionEmbedding"
+        settings, owner = config(model_type, **sizes), getattr(of(module), name)
         if model_type == "mm-grounding-dino":
             out = owner(settings)(torch.zeros(2, 3, 4, 5), MASK)
         elif model_type == "table-transformer":
@@ -337,6 +345,26 @@ def pixels(folder):
             out = owner(8, normalize=True)(torch.Size([2, 3, 4, 5]), torch.device("cpu"), torch.float32, MASK)
         ran = f"{owner.__name__}, normalized"
         save(folder, "sin_2d_detr", model_type, "config", settings, ran, {"in.mask": MASK, "out.out": out})
+
+
+def grids(folder):
+    """RT-DETR's kin, and what joins Granite Docling's pictures to its text."""
+    for model_type, module, prefix in (
+        ("rt_detr", "rt_detr", "RTDetr"),
+        ("rt_detr_v2", "rt_detr_v2", "RTDetrV2"),
+        ("d_fine", "d_fine", "DFine"),
+        ("deimv2", "deimv2", "Deimv2"),
+        *((f"pp_doclayout_v{n}", f"pp_doclayout_v{n}", f"PPDocLayoutV{n}") for n in (2, 3, 4)),
+    ):
+        settings = config(model_type, encoder_hidden_dim=16, positional_encoding_temperature=5000)
+        owner = getattr(of(module), f"{prefix}SinePositionEmbedding")
+        made = owner(settings.encoder_hidden_dim, settings.positional_encoding_temperature)
+        out = made(5, 3, torch.device("cpu"), torch.float32)[0]
+        save(folder, "sin_2d", model_type, "grid", settings, owner.__name__, {"out.3x5x16": out})
+    settings = config("granite_docling", vision_config={"out_hidden_size": 16}, text_config={"hidden_size": 16})
+    made = of("granite_docling").GraniteDoclingPositionEmbedding(settings.vision_config.out_hidden_size, 3)
+    arrays = {"out.3x3x16": made(torch.zeros(9, 16))}
+    save(folder, "sin_2d", "granite_docling", "connector", settings, "GraniteDoclingPositionEmbedding(16, 3)", arrays)
 
 
 def fairseq(folder):
@@ -365,7 +393,7 @@ def main():
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
     everything = (pictures, buckets, tiles, boxes, texts, cells, mentions, paths, sounds, series, convolutions)
-    everything += (sinusoids, pixels, fairseq, axes, coordinates, levit)
+    everything += (sinusoids, pixels, grids, fairseq, axes, coordinates, levit)
     for make in everything:
         make(folder)
 

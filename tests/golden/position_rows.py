@@ -1078,6 +1078,30 @@ ROWS |= {
     "maskformer": [pixels("MaskFormer", "=decoder_config['d_model']", "decoder")],
 }
 
+RTDETRS = {"rt_detr": "RTDetr", "rt_detr_v2": "RTDetrV2", "d_fine": "DFine", "deimv2": "Deimv2"}
+RTDETRS |= {f"pp_doclayout_v{n}": f"PPDocLayoutV{n}" for n in (2, 3, 4)}
+for name, prefix in RTDETRS.items():
+    ROWS[name] = [
+        sinusoid("=encoder_hidden_dim", f"{prefix}SinePositionEmbedding", place="encoder", axes=2)
+        | {"base": "=1.0 * positional_encoding_temperature", "when": "=eval_size == None"}
+    ]
+ROWS["granite_docling"] = [
+    sinusoid("=vision_config['out_hidden_size']", "GraniteDoclingPositionEmbedding", place="connector", axes=2)
+    | {"order": [1, 0]}
+]
+for name, prefix in (("sam2_vision_model", "Sam2"), ("edgetam_vision_model", "EdgeTam"), ("sam3_vision_model", "Sam3")):
+    ROWS[name] = [pixels(prefix, "=fpn_hidden_size", "levels")]
+for name, prefix in (("sam2_video", "Sam2Video"), ("sam3_tracker_video", "Sam3TrackerVideo")):
+    code = f"{prefix}PositionEmbeddingSine"
+    ROWS[name] = [pixels(prefix, "=memory_encoder_output_channels", "memory") | {"code": code}]
+ROWS["edgetam_video"] = [
+    pixels("EdgeTamVideo", f"={part}", place) | {"code": "EdgeTamVideoPositionEmbeddingSine"}
+    for part, place in (
+        ("memory_encoder_output_channels", "memory"),
+        ("perceiver_resampler_hidden_size", "perceiver_resampler"),
+    )
+]
+
 # Read by hand: these run another type's code, or their default configuration is no model
 ROWS["layoutxlm"] = ROWS["layoutlmv2"]
 ROWS["pp_chart2table_vision"] = ROWS["got_ocr2_vision"]

@@ -23,7 +23,9 @@ BOX = ("x", "y", "width", "height")
 def check_grid(case):
     """Rows, then columns; with a class token, a row of zeros in front."""
     for name, (height, width, features), theirs in case.outputs(r"(?:cls_)?(\d+)x(\d+)x(\d+)"):
-        scheme = pe.Sinusoidal(features=features, axes=2, base=BASE)
+        scheme = pe.Sinusoidal(features=features, axes=2, base=BASE)  # of the function alone, without a model
+        if case.config:
+            scheme = facts.only(facts.places(case, pe.Sinusoidal)).scheme
         ours = np.asarray(call(scheme.bind({}), pe.positions.grid((height, width))))
         front = len(theirs) - len(ours)
         assert front == ("cls" in name)
@@ -48,16 +50,17 @@ def check_masked(case):
         mask = np.ones_like(given) if name.endswith("_nomask") else given
         theirs = np.moveaxis(theirs, 1, -1)
         features = theirs.shape[-1] // 2
-        scheme, settings = pixels_of(case) if case.config else pixels_seen(theirs, mask)
+        scheme, settings = pixels_of(case, theirs.shape[-1]) if case.config else pixels_seen(theirs, mask)
         at = pe.vision.mask_coordinates(jnp.asarray(mask), **settings)
         ours = call(scheme.bind({}), at)
         angle = np.repeat(np.abs(np.float64(at)), features, axis=-1)  # far too large where nothing is real
         check_close(ours, theirs.reshape(ours.shape), EXPONENTIAL * angle + FEW)
 
 
-def pixels_of(case):
-    """The model's own sinusoid, and what `mask_coordinates` needs."""
-    place = facts.only([found for found in facts.places(case, pe.Sinusoidal) if "pixels" in found.about])
+def pixels_of(case, features):
+    """The model's own sinusoid of so many channels, and what `mask_coordinates` needs."""
+    found = [place for place in facts.places(case, pe.Sinusoidal) if "pixels" in place.about]
+    place = facts.only([place for place in found if place.scheme.features == features])
     return place.scheme, place.about["pixels"]
 
 
