@@ -3,11 +3,12 @@
 Most of the time goes into compiling small programs, and LLVM takes half of it when it optimizes nothing. CI runs the
 tests again with `XLA_FLAGS=--xla_backend_optimization_level=3`, XLA's default.
 
-In a run of all tests, those of peers and the sweep of golden cases over default configurations are slow.
+In a run of all tests, those of peers are slow, and of the golden cases all but one of each mechanism.
 """
 
 import os
 import pathlib
+import re
 
 import pytest
 
@@ -20,14 +21,17 @@ import jax
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-SLOW_UNLESS_ASKED_FOR = {"peers": "tests/peers/", "golden": "test_golden[sweep_"}
+SLOW_UNLESS_ASKED_FOR = ("peers", "golden")
 
 
 def pytest_collection_modifyitems(config, items):
     asked = [config.invocation_params.dir / argument.split("::")[0] for argument in config.args]
-    for name, part in SLOW_UNLESS_ASKED_FOR.items():
-        folder = pathlib.Path(__file__).parent / name
-        if not any(path == folder or folder in path.parents for path in asked):
-            for item in items:
-                if part in item.nodeid:
-                    item.add_marker(pytest.mark.slow)
+    for name in SLOW_UNLESS_ASKED_FOR:
+        folder, kept = pathlib.Path(__file__).parent / name, set()
+        if any(path == folder or folder in path.parents for path in asked):
+            continue
+        for item in items:
+            mechanism = re.search(r"test_golden\[(\w+?)__", item.nodeid)
+            if folder in item.path.parents and (mechanism is None or mechanism[1] in kept):
+                item.add_marker(pytest.mark.slow)
+            kept.add(mechanism and mechanism[1])
