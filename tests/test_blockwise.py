@@ -185,7 +185,12 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("name", CALLS)
+IN_DEFAULT_RUNS = ("causal, whole tiles", "the last chunk", "causal window", "soft cap, mask", "scattered", "closure")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in IN_DEFAULT_RUNS else [pytest.mark.slow]) for name in CALLS]
+)
 def test_is_the_reference(name):
     out, query_bar, *_ = compare(**CALLS[name])
     if name == "soft cap, mask":  # rows without a key

@@ -138,7 +138,7 @@ def test_32768_tokens_fit_into_2_gib():
 
 
 @pytest.mark.parametrize("step", [1, 3], ids=["on diagonals", "tile by tile"])
-@pytest.mark.parametrize("param_dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("param_dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.bfloat16])
 def test_a_bucket_used_half_a_million_times_keeps_its_gradient_in_bfloat16(step, param_dtype):
     """The last one. The further a key, the larger its value, so that little cancels. Against float64."""
     length, heads, width, buckets = 1536, 2, 4, 4
@@ -268,8 +268,8 @@ COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "
 @pytest.mark.parametrize(
     "kind, spec",
     [
-        (AxisType.Auto, P("data")),
-        (AxisType.Auto, P(None, None, "model")),
+        pytest.param(AxisType.Auto, P("data"), marks=pytest.mark.slow),
+        pytest.param(AxisType.Auto, P(None, None, "model"), marks=pytest.mark.slow),
         (AxisType.Explicit, P("data", None, "model")),
     ],
     ids=str,

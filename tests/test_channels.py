@@ -19,7 +19,7 @@ def logits(query, key, scale):
     return scale * np.einsum("btkgd,bskd->bkgts", grouped, float64(key)).reshape(B, N, T, S)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_within_the_error_bound(dtype, jit):
     keys = jax.random.split(jax.random.key(0), 4)

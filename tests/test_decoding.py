@@ -52,6 +52,7 @@ def test_token_by_token_is_the_full_pass_in_one_trace(row, face):
     assert not cache.overflow.any()
 
 
+@pytest.mark.slow
 @every_cached
 def test_prefill_in_ragged_chunks_is_the_full_pass(row, face):
     """Every row holds another length at every step, and a row may get nothing."""

@@ -49,6 +49,7 @@ def test_there_are_doctests():
     assert len(found) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_readme_python(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -101,6 +102,7 @@ def test_ci_runs_the_readmes_test_command():
         assert command in (ROOT / ".ci/run").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_of_models_is_what_its_script_writes():
     path = ROOT / "docs" / "make_models.py"
     spec = importlib.util.spec_from_file_location("make_models", path)

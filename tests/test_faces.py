@@ -89,7 +89,8 @@ def test_initial_parameters_have_the_names_and_shapes_of_plain_jax(row):
     assert len(jax.tree.leaves(nnx.state(pnnx.Scheme(row.scheme, rngs=nnx.Rngs(0))))) == len(row.learned)
 
 
-@every(heavy=True)
+@pytest.mark.slow
+@every()
 def test_adamw_moves_what_is_learned_and_nothing_else(row):
     """Weight decay cannot touch a fixed table: there is none."""
     at, optimizer = arguments(row.scheme, *content(row)), optax.adamw(1e-2, weight_decay=0.1)
@@ -173,6 +174,7 @@ ATTENTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ATTENTIONS.values(), ids=ATTENTIONS)
 def test_attention_settings_mean_the_same_in_both(settings):
     x = values(B, T, F)

@@ -75,7 +75,8 @@ def test_gradients_are_finite_differences(row):
         assert (slope != 0) == bool(row.learned or not issubclass(row.contract, pe.Additive | pe.Bias))
 
 
-@every(lambda row: row.in_layers and row.smooth, heavy=True)
+@pytest.mark.slow
+@every(lambda row: row.in_layers and row.smooth)
 def test_gradients_through_attention_are_finite_differences(row):
     """Of the whole layer, in float32."""
     x, _ = full_pass(row)

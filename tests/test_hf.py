@@ -106,6 +106,7 @@ def test_all_but_broken_types_resolve():
     assert len(leaves) <= 0.02 * len(KNOWN["types"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", sorted(set(KNOWN["types"]) - BROKEN))
 def test_a_model_is_itself_after_a_file(model_type):
     found = resolved(model_type)

@@ -21,6 +21,7 @@ TYPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", sorted(TYPES - BROKEN))
 def test_a_model_is_itself_after_a_file(model_type):
     found = hf.from_config({"model_type": model_type})

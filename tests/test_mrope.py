@@ -113,6 +113,7 @@ def test_several_images_and_videos_in_padded_rows(rule):
         jax.tree.map(np.testing.assert_array_equal, out, eager)
 
 
+@pytest.mark.slow
 @every_rule
 def test_left_padding_changes_nothing(rule):
     parts = random_parts(np.random.default_rng(7), rule)

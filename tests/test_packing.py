@@ -73,6 +73,7 @@ def test_packed_is_separate(row, face):
     np.testing.assert_array_equal(packed[IDS == 0], 0.0)
 
 
+@pytest.mark.slow
 @every_cached
 def test_a_cached_row_may_hold_several_documents(row, face):
     """A packed prompt prefilled in two chunks: positions and segment ids travel with the cache."""

@@ -200,6 +200,7 @@ def test_rope_mixed_scores_depend_on_the_differences_along_each_axis(axes):
         assert np.abs(scores(0 * shift, shift) - scores(0 * shift, 0 * shift)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_rope_mixed_under_transformations():
     """Positions of two numbers, which the table's rows do not have: vmap, and the derivative by each frequency."""
     scheme = pe.RoPEMixed(dim=8, layout="interleaved", key_value_heads=2)

@@ -51,7 +51,8 @@ def test_a_sharded_sequence_is_the_whole_one(row, sequence_mesh):
     assert_same(row, jnp.take(got, pe.positions.inverse_order(order), axis=sequence_axis(row)), want)
 
 
-@every(heavy=True)
+@pytest.mark.slow
+@every()
 def test_a_sharded_batch_is_the_whole_one(row, sequence_mesh):
     bound, x = row.scheme.bind(random_params(row.scheme)), values(SHARDS, T, row.heads, D)
     positions = pe.positions.arange(T, jnp.arange(SHARDS))

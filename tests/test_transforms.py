@@ -64,7 +64,7 @@ def test_scan_and_remat(row):
     assert_same(row, jnp.concatenate(list(stacked), axis=sequence_axis(row)), apply(bound, positions, keys, x))
 
 
-@every(of(pe.Rotation))
+@every(of(pe.Rotation), heavy=True)
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_rotation_is_float32_with_one_cast_at_the_end(row, dtype):
     bound = row.scheme.bind(random_params(row.scheme))
@@ -191,7 +191,7 @@ def test_inverse_rotation_undoes_the_rotation(row):
         np.testing.assert_allclose(jnp.linalg.norm(turned, axis=-1), norm, rtol=1e-6)
 
 
-@every(lambda row: row.place in ("bias", "value_bias"))
+@every(lambda row: row.place in ("bias", "value_bias"), heavy=True)
 def test_biases_depend_on_the_difference_alone(row):
     bound = row.scheme.bind(random_params(row.scheme))
     positions, keys, x = batch(row)
