@@ -21,18 +21,20 @@ from posembed_jax.scheme import Scheme
 from posembed_jax.schemes.distance import ClippedBias, T5Bias
 from posembed_jax.schemes.image_tiles import TilePositions
 from posembed_jax.schemes.relative_logits import RelativeLogits
+from posembed_jax.schemes.shaw import ShawBias
 from posembed_jax.schemes.transformer_xl import TransformerXLBias
 from posembed_jax.schemes.windows import BEiTBias, SwinBias
 
 Values = Mapping[str, Any]
 Params = dict[str, jax.Array]
 Turn = Callable[[Any], Any]
+Shape = tuple[int | None, ...]
 Path = tuple[str, ...]  # towers, then "tokens", or "additive" or "biases", place and array
 
 NAMES = "parameter_names.json"
 POSITIONAL = re.compile(
     r"position|relative|rel_pos|pos_emb|pos_bias|pos_proj|linear_pos|rpb|attention_biases|time_embeddings|bias_[uv]$"
-    r"|r_[wr]_bias$|rel_attn\.r$|emb_rel_|rel_logits|distance_embedding|(row|column)_embedder|xpath_(tag|subs)_|\bwpe\b"
+    r"|r_[wr]_bias$|r_kernel$|rel_attn\.r$|emb_rel_|rel_logits|distance_embedding|(row|column)_embedder|xpath_(tag|subs)_|\bwpe\b"
 )
 COMPUTED = re.compile(r"position_ids$|relative_position_index$|inv_freq$|relative_coords_table$|attention_bias_idxs$")
 
@@ -152,7 +154,7 @@ def _of_scheme(
             yield f"{place}.{layer}" if place else str(layer), array, Stored(full, shape=shape, then=turn)
 
 
-def stored(scheme: Scheme, array: str, shape: tuple[int, ...], about: Values) -> tuple[tuple[int, ...], Turn]:
+def stored(scheme: Scheme, array: str, shape: tuple[int, ...], about: Values) -> tuple[Shape, Turn]:
     """What transformers has of an array of ours: its shape there, and what makes it ours."""
     if about.get("stored") == "channels first":
         return (shape[-1], *about["shape"]), lambda x: np.moveaxis(x, 0, -1).reshape(shape)
@@ -166,8 +168,13 @@ def stored(scheme: Scheme, array: str, shape: tuple[int, ...], about: Values) ->
         return shape[:0:-1], lambda x: x.T[None]
     if array.startswith("hidden_bias"):
         return shape[1:], lambda x: x[None]
+    if isinstance(scheme, ShawBias) and "zero_at" in about:
+        rows = slice(about["zero_at"] - scheme.right, about["zero_at"] + scheme.left + 1)
+        return (None, scheme.dim), lambda x: x[rows][::-1][None]
     if isinstance(scheme, TransformerXLBias) and array == "kernel":
         heads, features, dim = shape
+        if about.get("stored") == "features first":
+            return (features, heads, dim), lambda x: x.swapaxes(0, 1)
         return (heads * dim, features), lambda x: x.reshape(heads, dim, features).swapaxes(1, 2)
     return shape, same
 

@@ -48,7 +48,8 @@ class Positions:
     - axes are those of a table of one axis of several, or of positions of several numbers; order is that of tokens,
       ("row", "column", "frame") where the frames of a patch stand together.
     - neighbours and dilations, one for each layer, are for `masks.neighbourhood`; the dilation divides positions.
-    - stored is how the file has a table that is not row after row: `load` makes it ours.
+    - stored is how the file has a table that is not row after row, zero_at which row is of distance 0 where rows
+      are of the query less the key: `load` makes it ours.
     - pixels has the settings of `vision.mask_coordinates`, which makes positions of the mask of real pixels (DETR).
     - of "differences of boxes", added_to "keys": a vector for each pair, of the key's box less the query's, which a
       linear layer brings to a head's size (BROS).

@@ -93,8 +93,9 @@ def check_vectors(case):
     table = case["par.pe_k"]
     rows, dim = table.shape
     right = (rows - 1 + place.scheme.right - place.scheme.left) // 2
+    assert place.about["zero_at"] == place.scheme.right  # the last rows are of keys before the query
     scheme = dataclasses.replace(place.scheme, heads=dim, dim=dim, left=rows - 1 - right, right=right, scale=1.0)
-    table = table[::-1] if place.about["reversed"] else table
+    table = table[::-1]
     queries, keys, _ = case["out.out"].shape
     channels = np.tile(np.eye(dim, dtype=np.float32), (1, queries, 1, 1))
     bias = scheme.bind({"table": table[None]})(
@@ -121,9 +122,8 @@ def check_granite(case):
     """Blocks of `context_size` are rows of the batch; the table has more rows than they use."""
     place = facts.only(facts.places(case, pe.ShawBias))
     table, x, scheme, heads = case["par.rel_pos_emb.weight"], case["in.x"], place.scheme, place.scheme.heads
-    middle, size = table.shape[0] // 2, place.about["within"]
-    own = table[middle - scheme.left : middle + scheme.right + 1]
-    own = own[::-1] if place.about["reversed"] else own
+    zero, size = place.about["zero_at"], place.about["within"]
+    own = table[zero - scheme.right : zero + scheme.left + 1][::-1]
     if "par.pre_norm.weight" in case.arrays:
         x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
         x = x * case["par.pre_norm.weight"] + case["par.pre_norm.bias"]

@@ -53,8 +53,8 @@ HINTS = {  # in the names of the arrays at a place, or of an array, where its sh
     "units": r"alpha$",
     "subscripts": r"xpath_subs",
 }
-# Ordered the other way around (SpeechT5), x before y (LayoutLMv3), every other layer has one (LeViT)
-SKIPPED = {"speecht5": ("encoder",), "layoutlmv3": ("attention",), "levit": ("stages", "between")}
+# x before y (LayoutLMv3), every other layer has one (LeViT)
+SKIPPED = {"layoutlmv3": ("attention",), "levit": ("stages", "between")}
 FLAG = re.compile(r"^use_.*(position|absolute)")  # another place of the same model
 
 

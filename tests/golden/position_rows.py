@@ -836,7 +836,7 @@ def xl(place, heads, features=WIDTH, layout="interleaved", denominator="half", b
     }
 
 
-FUNNEL = {"without_positions": "=1 if separate_cls else 0"}
+FUNNEL = {"without_positions": "=1 if separate_cls else 0", "stored": "features first"}
 
 
 def shaw(heads, dim, left, right, kind="shaw", place="", **rest):
@@ -852,7 +852,10 @@ ROWS |= {
     ],
     "xlnet": [
         xl("", "=n_head", "=d_model", "sin_cos", dim="=d_head", code="XLNetRelativeAttention")
-        | {"max_distance": "=clamp_len if clamp_len > 0 else None", "about": {"both_directions": "=bi_data"}}
+        | {
+            "max_distance": "=clamp_len if clamp_len > 0 else None",
+            "about": {"both_directions": "=bi_data", "stored": "features first"},
+        }
     ],
     "funnel": [
         xl(place, "=n_head", "=d_model", "sin_cos", dim="=d_head", code="FunnelRelMultiheadAttention") | rest
@@ -901,7 +904,8 @@ ROWS |= {
     ],
     "granite_speech5_encoder": [
         shaw("=num_attention_heads", "=head_dim", "=context_size", "=context_size")
-        | {"code": "GraniteSpeech5EncoderAttention", "about": {"reversed": True, "within": "=context_size"}}
+        | {"code": "GraniteSpeech5EncoderAttention"}
+        | {"about": {"zero_at": "=max_position_embeddings", "within": "=context_size"}}
     ],
     "phi4_multimodal_audio": [
         {"place": "", "kind": "clipped", "heads": "=num_attention_heads", "symmetric": "=bias_symmetric"}
@@ -924,7 +928,7 @@ for name in ("granite_speech_encoder", "granite_speech_plus_encoder"):
     )
     ROWS[name] = [
         shaw("=num_heads", "=dim_head", "=context_size", "=context_size")
-        | {"code": code, "about": {"reversed": True, "within": "=context_size"}}
+        | {"code": code, "about": {"zero_at": "=max_pos_emb", "within": "=context_size"}}
     ]
 ROWS["seamless_m4t"].append(
     xl("speech_encoder", "=speech_encoder_attention_heads", code="SeamlessM4TConformerSelfAttention")
@@ -958,7 +962,7 @@ ROWS["speecht5"].append(
         "=encoder_max_relative_position - 1",
         "=encoder_max_relative_position",
     )
-    | {"place": "encoder", "tensor": "pe_k.weight", "about": {"reversed": True}}
+    | {"place": "encoder", "tensor": "pe_k.weight", "about": {"zero_at": "=encoder_max_relative_position"}}
 )
 for name in ("inkling_text", "inkling2_text"):
     sliding = "layer_types[i] == 'hybrid_sliding'"
