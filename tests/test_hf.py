@@ -120,6 +120,52 @@ def test_a_changed_scaling_is_written():
     assert hf.from_config(hf.to_config(changed)) == changed
 
 
+# None, since each channel of a query is multiplied by a parameter of its own
+LEARNED_SCALES = {"timesfm2_5"}
+
+
+@pytest.mark.parametrize(
+    "config, scale",
+    [
+        ({"model_type": "llama"}, 128**-0.5),
+        ({"model_type": "gemma3_text", "query_pre_attn_scalar": 100}, 0.1),
+        ({"model_type": "gemma4_text"}, 1.0),
+        ({"model_type": "granite", "attention_multiplier": 0.25}, 0.25),
+        ({"model_type": "gptj"}, 256**-0.5),
+        ({"model_type": "roformer"}, 64**-0.5),
+        ({"model_type": "modernbert"}, 64**-0.5),
+        ({"model_type": "openai_privacy_filter"}, 64**-0.5),
+        ({"model_type": "zamba2", "use_mem_rope": True}, 80**-0.5),
+        ({"model_type": "sam2_video"}, 256**-0.5),
+        ({"model_type": "dots3_note_text"}, {"indexed_attention": 192**-0.5, "sliding_attention": 256**-0.5}),
+        (
+            {"model_type": "dots3_note_text", "swa_qk_nope_head_dim": 80},
+            {"indexed_attention": 192**-0.5, "sliding_attention": 256**-0.5},
+        ),
+    ],
+)
+def test_softmax_scales(config, scale):
+    assert hf.from_config(config).softmax_scale == pytest.approx(scale, rel=1e-15)
+
+
+def test_every_rotary_type_has_a_softmax_scale():
+    found = {name: hf.from_config({"model_type": name}).softmax_scale for name in set(KNOWN["types"]) - BROKEN}
+    assert {name for name, scale in found.items() if scale is None} == LEARNED_SCALES
+
+
+def test_a_softmax_scale_of_yarn():
+    """DeepSeek's: the square of what YaRN would multiply cos and sin by, with mscale_all_dim."""
+    yarn = {
+        "type": "yarn",
+        "factor": 40.0,
+        "original_max_position_embeddings": 4096,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+    }
+    found = hf.from_config({"model_type": "deepseek_v3", "rope_scaling": yarn, "rope_theta": 1e4})
+    assert found.softmax_scale == pytest.approx(pe.yarn_softmax_scale(192, factor=40.0, mscale_all_dim=1.0), rel=1e-15)
+
+
 def test_the_heads_of_qwen2_vl_vision_share_embed_dim():
     """Its hidden_size is the text model's, into which it projects."""
     found = hf.from_config({"model_type": "qwen2_vl", "vision_config": {"embed_dim": 32, "num_heads": 2}})

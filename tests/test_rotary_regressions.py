@@ -171,3 +171,12 @@ def test_traced_and_static_lengths_are_one():
         one, two, three = (traced(length)[0] for length in (15, 16, 17))
         np.testing.assert_array_equal(one, two)
         assert not np.array_equal(two, three)
+
+
+@pytest.mark.parametrize("scheme", [pe.RoPE(dim=8, layout="half"), pe.Sinusoidal(features=8)], ids=["rope", "sinusoid"])
+def test_a_model_cast_to_float16_has_rounded_frequencies(scheme):
+    """positional-encodings: `.half()` of a module rounded its frequencies. Integers are not cast with the rest."""
+    bound, far = scheme.bind({}), pe.positions.arange(8) + 4_000
+    half = jax.tree.map(lambda x: x.astype(jnp.float16) if jnp.issubdtype(x.dtype, jnp.floating) else x, bound)
+    given = (jnp.ones((8, 1, 8)), far) if isinstance(scheme, pe.RoPE) else (far,)
+    np.testing.assert_array_equal(half(*given), bound(*given))

@@ -229,7 +229,7 @@ def _turning(layer: str, entry: dict[str, Any], given: Values, values: Values, *
             f"(swa_head_dim and {OWN_HEADS}) need to fit."
         )
     before = entry.get("partial_rotary_factor")
-    if not follow and before not in (None, turning / width):
+    if told and not follow and before not in (None, turning / width):
         raise ValueError(
             f"partial_rotary_factor of {layer!r} is {before}, but by head_dim and qk_rope_head_dim (swa_head_dim and "
             f"{OWN_HEADS}) {turning} of {width} channels turn; it needs to be the same: transformers reads the widths."

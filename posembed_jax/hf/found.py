@@ -26,7 +26,8 @@ class Positions:
         about: what else the model does at a place: see below.
         rotates_values: whether values rotate as well, as keys do (CLVP; RoFormer when its file says so).
         layers: for each layer, its key in rotations, or None for a layer without positions (NoPE).
-        softmax_scale: by which the logits q . k are multiplied; None where the model's is not a number of its file.
+        softmax_scale: by which the logits q . k are multiplied, or, where layers differ (Dots 3), a dict by their type;
+            None where the model's is not a number of its file, as where it is learned (TimesFM 2.5).
         temperature: of the queries, for `attend` and the attention layers, or None; of all layers (Ministral 3, Mistral
             4), or of those that do not rotate (Llama 4).
         position_ids: how positions are made: "tokens", "multimodal" (by mrope.positions), "xdrope" (by
@@ -75,7 +76,7 @@ class Positions:
     about: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     rotates_values: bool = False
     layers: tuple[str | None, ...] = ()
-    softmax_scale: float | None = None
+    softmax_scale: float | dict[str, float] | None = None
     temperature: SteppedTemperature | None = None
     position_ids: str = "tokens"
     numbering: dict[str, Any] | None = None

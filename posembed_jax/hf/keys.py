@@ -18,6 +18,7 @@ POSITIONAL = re.compile(
 # What these keys say is not the rotation: dropout, sizes of grids, an attention bias.
 BESIDES = re.compile(r"dropout|feat_sizes|k_sizes|^alibi$")
 WHOLE = "rope_parameters", "rope_scaling"
+PASSING = "qk_nope_head_dim"
 OWN_HEADS = "swa_qk_rope_head_dim"  # Dots 3: each type of layer has a head of its own
 WINDOWED_HEAD = {"swa_head_dim": 256, "swa_qk_nope_head_dim": 192}  # and its defaults for those with a window
 
@@ -78,6 +79,16 @@ def check_compressed(raw: Values, given: Values, facts: Values) -> None:
 
 def has_own_heads(facts: Values) -> bool:
     return OWN_HEADS in facts.get("legacy_keys", ())
+
+
+def own_scale(layer: str, given: Values, values: Values) -> float:
+    """Dots 3: by which logits of this type of layer are multiplied."""
+    _, turning = own_head(layer, given, values)
+    passing = values["qk_nope_head_dim"]
+    if layer == "sliding_attention":
+        own = [part for part in (given.get("per_layer_config") or {}).values() if PASSING in part]
+        passing = own[0][PASSING] if own else given.get("swa_qk_nope_head_dim", WINDOWED_HEAD["swa_qk_nope_head_dim"])
+    return (passing + turning) ** -0.5
 
 
 def own_head(layer: str, given: Values, values: Values) -> tuple[int, int]:

@@ -11,7 +11,9 @@ from posembed_jax.hf.keys import FOLLOW, check_keys, check_original, has_own_hea
 from posembed_jax.hf.layers import by_layer, layer_types_of
 from posembed_jax.hf.rope_parameters import MSCALES, only_read
 from posembed_jax.hf.rotations import (
+    MEMORY_HEADS,
     head_width,
+    memory_head_width,
     reads_no_head_dim,
     rotates_values,
     rotation,
@@ -59,7 +61,7 @@ def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
         rotations=rotations,
         rotates_values=rotates_values(known, values) and any(rotations.values()),
         layers=layers,
-        softmax_scale=softmax_scale(known, values, rotations, dicts),
+        softmax_scale=softmax_scale(known, given, values, dicts),
         temperature=temperature(known, values, dicts.get("") or {}),
         position_ids=POSITION_IDS.get(known["modeling"]["forward"] or "", "tokens"),
         config=dict(values),
@@ -112,14 +114,17 @@ def _head_dims(given: Values, known: Values, values: Values, follow: bool) -> di
         return {}
     if not known["head_dim_follows_hidden_size"] and "head_dim" not in given:
         return {}
-    if not {"num_attention_heads", "num_heads"} & {*values}:
+    if known["modeling"]["axial"] == MEMORY_HEADS:
+        width = memory_head_width(values)
+    elif not {"num_attention_heads", "num_heads"} & {*values}:
         return {}
-    whole = head_width(default, None)  # Zamba 2's heads are twice as wide
-    width = default.get("head_dim", whole) // whole * head_width(values, None)
+    else:
+        whole = head_width(default, None)  # Zamba 2's heads are twice as wide
+        width = default.get("head_dim", whole) // whole * head_width(values, None)
     if not follow and given.get("head_dim") not in (None, width):
         raise ValueError(
             f"head_dim is {given['head_dim']}, which transformers does not read for this model_type; it needs to be "
-            f"{width}, as hidden_size and the number of heads have it. {FOLLOW}"
+            f"{width}, as the sizes of its attention and the number of heads have it. {FOLLOW}"
         )
     return {"head_dim": width} if "head_dim" in values else {}
 

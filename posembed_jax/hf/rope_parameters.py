@@ -103,7 +103,7 @@ def _original(parameters: Mapping[str, Any], longest: int | None) -> int:
     return _needed(longest, "original_max_position_embeddings") if found is None else found
 
 
-def _factor(parameters: Mapping[str, Any], longest: int | None) -> float:
+def factor_of(parameters: Mapping[str, Any], longest: int | None) -> float:
     """That of the file, or how much longer the model reaches than it was trained."""
     if (factor := parameters.get("factor")) is not None:
         return factor
@@ -127,7 +127,7 @@ def _yarn(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
     knobs = ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim")
     given = {name: parameters[name] for name in knobs if parameters.get(name)}
     given |= {"truncate": parameters["truncate"]} if parameters.get("truncate") is not None else {}
-    return YaRN(factor=_factor(parameters, longest), original_length=_original(parameters, longest), **given)
+    return YaRN(factor=factor_of(parameters, longest), original_length=_original(parameters, longest), **given)
 
 
 def _longrope(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
@@ -137,7 +137,7 @@ def _longrope(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
         short_factor=tuple(parameters["short_factor"]),
         long_factor=tuple(parameters["long_factor"]),
         original_length=original,
-        attention_factor=longrope_factor(_factor(parameters, longest), original) if amplitude is None else amplitude,
+        attention_factor=longrope_factor(factor_of(parameters, longest), original) if amplitude is None else amplitude,
     )
 
 

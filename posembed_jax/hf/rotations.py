@@ -26,6 +26,7 @@ INTERLEAVED = (
     "pairs_sin_cos_halves_and_values",
     "narrow_tables_to_pairs",
 )
+MEMORY_HEADS = "half_of_memory_head"
 LAST_CHANNELS = "last_channels_tables_to_pairs_float32"
 
 
@@ -119,9 +120,8 @@ def _fraction(entry: dict[str, Any], facts: Facts, follow: bool) -> float:
 
 def _grid(labels: Facts, config: Values, head_dim: int | None, fraction: float, sizes: tuple[int, ...] | None) -> Grid:
     recompose, forward = labels["recompose"], labels["forward"]
-    if labels["axial"] == "half_of_memory_head":
-        share = config["memory_attention_downsample_rate"] * config["memory_attention_num_attention_heads"]
-        width = config["memory_attention_hidden_size"] // share
+    if labels["axial"] == MEMORY_HEADS:
+        width = memory_head_width(config)
     elif labels["axial"] == "half_head_of_embed_dim" and head_dim is None:
         width = config["embed_dim"] // _heads(config)
     else:
@@ -151,6 +151,12 @@ def _grid(labels: Facts, config: Values, head_dim: int | None, fraction: float, 
 
 def _heads(config: Values) -> int:
     return config.get("num_attention_heads") or config["num_heads"]
+
+
+def memory_head_width(config: Values) -> int:
+    """Of the attention of SAM 2's videos to earlier pictures."""
+    share = config["memory_attention_downsample_rate"] * config["memory_attention_num_attention_heads"]
+    return config["memory_attention_hidden_size"] // share
 
 
 def head_width(config: Values, head_dim: int | None) -> int:
@@ -218,7 +224,8 @@ WITHOUT = ("conformer", "clvp", "dinov3", "default_only_stored", "lightglue")
 
 def reads_no_head_dim(facts: Facts) -> bool:
     """Whether the head dim of these is hidden_size over the number of heads, whatever a file says."""
-    return facts["modeling"]["init"] in (*WITHOUT, "llama4_vision", None)
+    labels = facts["modeling"]
+    return labels["init"] in (*WITHOUT, "llama4_vision", None) or labels["axial"] == MEMORY_HEADS
 
 
 def wh_pairs(width: int, base: float) -> RoPE:

@@ -5,25 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from posembed_jax.hf.rope_parameters import ORIGINAL
-from posembed_jax.schemes.mixed import RoPEMixed
-from posembed_jax.schemes.rotary import RoPE
-from posembed_jax.schemes.scaling import YaRN, yarn_mscale
+from posembed_jax.hf.keys import has_own_heads, own_scale
+from posembed_jax.hf.rope_parameters import ORIGINAL, factor_of
+from posembed_jax.hf.rotations import MEMORY_HEADS, memory_head_width
+from posembed_jax.schemes.scaling import yarn_mscale
 from posembed_jax.schemes.temperature import SteppedTemperature
 
 Values = Mapping[str, Any]
-Rotations = Mapping[str, RoPE | RoPEMixed | None]
 BETA = "llama_4_scaling_beta"
 
 
-def softmax_scale(known: Values, values: Values, rotations: Rotations, dicts: Values) -> float | None:
+def softmax_scale(known: Values, given: Values, values: Values, dicts: Values) -> float | dict[str, float] | None:
+    """One number, or one for each type of layers.
+
+    Args:
+        known: of the model type.
+        given: the file.
+        values: the file's, and the defaults.
+        dicts: the rotary dicts, complete.
+    """
+    if has_own_heads(known):
+        return {layer: own_scale(layer, given, values) for layer in dicts}
     rule = (known["softmax_scale"] or [None])[0]
     width = values.get("head_dim")
     whole = "embed_dim" if known["modeling"]["axial"] == "half_head_of_embed_dim" else "hidden_size"
     if width is None and values.get(whole) and values.get("num_attention_heads"):
         width = values[whole] // values["num_attention_heads"]
+    if known["modeling"]["axial"] == MEMORY_HEADS:
+        width = memory_head_width(values)
     if rule == "head_dim" and width:
         return width**-0.5
+    if rule == "half_head_dim" and width:  # Zamba 2, whose heads see two states side by side
+        return (width / 2) ** -0.5
     if rule == "one":
         return 1.0
     if rule == "attention_multiplier":
@@ -34,10 +47,10 @@ def softmax_scale(known: Values, values: Values, rotations: Rotations, dicts: Va
         if "qk_nope_head_dim" not in values or "qk_rope_head_dim" not in values:
             return None
         scale = (values["qk_nope_head_dim"] + values["qk_rope_head_dim"]) ** -0.5
-        rope = rotations.get("")
-        scaling = rope.scaling if isinstance(rope, RoPE) else None
-        if rule == "qk_head_dim_yarn" and isinstance(scaling, YaRN) and scaling.mscale_all_dim:
-            scale *= yarn_mscale(scaling.factor, scaling.mscale_all_dim) ** 2
+        entry = dicts.get("") or {}
+        weight, scaled = entry.get("mscale_all_dim"), entry.get("rope_type", "default") != "default"
+        if rule == "qk_head_dim_yarn" and weight and scaled:
+            scale *= yarn_mscale(factor_of(entry, values.get("max_position_embeddings")), weight) ** 2
         return scale
     return None
 

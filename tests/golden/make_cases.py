@@ -78,6 +78,7 @@ def make(folder, model_type, facts, variant, settings):
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     labels = facts["modeling"]
+    settings = dict([facts["switch"]] if "switch" in facts else []) | settings  # which makes it rotate at all
     module = importlib.import_module(f"transformers.models.{labels['module']}")
     config = CONFIG_MAPPING[model_type](**json.loads(json.dumps(settings)))
     rotary = getattr(module, labels["rotary_class"])(config)

@@ -877,11 +877,15 @@ def layer_partials(config_class):
         return {}
 
 
-SCALING_NAMES = ("scaling", "softmax_scale", "scale", "inv_norm_factor")
+SCALING_NAMES = ("scaling", "softmax_scale", "scale", "inv_norm_factor", "scale_attn", "norm_factor")
 SOFTMAX_SCALES = {
     "self.head_dim ** (-0.5)": "head_dim",
     "self.attention_head_size ** (-0.5)": "head_dim",
     "self.head_size ** (-0.5)": "head_dim",
+    "math.sqrt(self.head_dim)": "head_dim",  # by which logits are divided
+    "math.sqrt(self.head_size)": "head_dim",
+    "config.head_dim ** (-0.25)": "head_dim",  # queries, and keys
+    "(self.head_dim / 2) ** (-0.5)": "half_head_dim",
     "1 / math.sqrt(self.head_dim)": "head_dim",
     "1.0 / math.sqrt(self.head_dim)": "head_dim",
     "1 / math.sqrt(config.head_dim)": "head_dim",
@@ -892,6 +896,13 @@ SOFTMAX_SCALES = {
     "1.0": "one",
     "1": "one",
 }
+
+
+# In the call itself; or not even there: what an attention function then takes is the same.
+UNNAMED_SCALE = re.compile(
+    r"/ math\.sqrt\(self\.attention_head_size\)|scaling=self\.head_dim \*\* \(?-0\.5\)?|"
+    r"attention_interface\(self, query, key, value, attention_mask=\w+, is_causal=False\)"
+)
 
 
 def softmax_scale(parts):
@@ -909,6 +920,8 @@ def softmax_scale(parts):
                 text = ast.unparse(statement.value)
                 found.append((bool(names & set(used_names(node))), SOFTMAX_SCALES.get(text, text)))
     rotating = [text for rotates, text in found if rotates] or [text for _, text in found]
+    if not rotating and any(UNNAMED_SCALE.search(ast.unparse(node)) for _, node in parts.nodes):
+        return ["head_dim"]
     return list(dict.fromkeys(rotating))
 
 
