@@ -1,7 +1,7 @@
 """Every test runs on 8 CPU devices, with implicit dtype and rank promotion refused.
 
-Most of the time goes into compiling small programs, and LLVM takes half of it when it optimizes nothing. CI runs the
-tests again with `XLA_FLAGS=--xla_backend_optimization_level=3`, XLA's default.
+Most of the time goes into compiling small programs, and LLVM takes half of it when it optimizes nothing. CI runs
+those of arithmetic again with `XLA_FLAGS=--xla_backend_optimization_level=3`, XLA's default.
 
 In a run of all tests, those of peers are slow, and of the golden cases all but one of each mechanism.
 """
