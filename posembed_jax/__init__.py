@@ -42,6 +42,7 @@ from posembed_jax.schemes.distance import ALiBi as ALiBi
 from posembed_jax.schemes.distance import ClippedBias as ClippedBias
 from posembed_jax.schemes.distance import T5Bias as T5Bias
 from posembed_jax.schemes.distance import alibi_slopes as alibi_slopes
+from posembed_jax.schemes.dynamic import DynamicPositionBias as DynamicPositionBias
 from posembed_jax.schemes.forgetting import ForgettingGate as ForgettingGate
 from posembed_jax.schemes.forgetting import cumulative_gates as cumulative_gates
 from posembed_jax.schemes.fourier import FourierFeatures as FourierFeatures

@@ -11,6 +11,8 @@ SANDWICH = good(pe.Sandwich, heads=N)
 
 FIRE = good(pe.FIRE, heads=N)
 
+DYNAMIC = good(pe.DynamicPositionBias, heads=N, hidden=2)
+
 CLIPPED = good(pe.ClippedBias, heads=N, left=2, right=2)
 
 SWIN_V2 = good(pe.SwinV2Bias, heads=N, window=(2, 3))
@@ -34,6 +36,9 @@ ROWS = [
     (FIRE, "hidden", 0, ValueError, INT),
     (FIRE, "c", 0.0, ValueError, POSITIVE),
     (FIRE, "length", -1.0, ValueError, POSITIVE),
+    (DYNAMIC, "heads", 0, ValueError, INT),
+    (DYNAMIC, "hidden", 0, ValueError, INT),
+    (DYNAMIC, "axes", 0, ValueError, INT),
     (SANDWICH, "heads", 0, ValueError, INT),
     (SANDWICH, "features", 0, ValueError, INT),
     (SANDWICH, "features", 7, ValueError, "; it needs to be even: a sine and a cosine a frequency"),

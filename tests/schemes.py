@@ -196,6 +196,18 @@ TABLE = [
         ),
         sandwich=(pe.Sandwich(heads=6, features=10), INEXACT),
         kerple_power=(pe.KERPLE(heads=6, kind="power"), INEXACT | _learns(log_r1=(6,), logit_r2=(6,))),
+        dynamic=(
+            pe.DynamicPositionBias(heads=6, hidden=4),
+            INEXACT
+            | {"step": 2.0**-12}
+            | _learns(
+                kernel_0=(1, 2, 4),
+                **{f"kernel_{i}": (1, 4, 4) for i in (1, 2)},
+                **{f"{name}_{i}": (1, 4) for name in ("bias", "scale", "shift") for i in (0, 1, 2)},
+                out_kernel=(6, 4),
+                out_bias=(6,),
+            ),
+        ),
     ),
     *_rows(
         pe.Bias,

@@ -155,6 +155,30 @@ def test_fire_is_a_function_of_the_share_of_what_was_before():
         np.testing.assert_allclose(bound(jnp.array([query]), jnp.array([0, query]))[:, 0], [[1.0, 0.0]] * N, atol=1e-6)
 
 
+def dynamic(params, offset):
+    """float64, as the layers of figure 3 of the paper follow each other: `[..., A]` -> `[..., heads]`."""
+    p = {name: np.float64(x[0] if name[-1].isdigit() else x) for name, x in params.items()}
+    x = offset
+    for i in range(3):
+        x = x @ p[f"kernel_{i}"] + p[f"bias_{i}"]
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        x = np.maximum(x * p[f"scale_{i}"] + p[f"shift_{i}"], 0)
+    return x @ p["out_kernel"].T + p["out_bias"]
+
+
+@pytest.mark.parametrize("axes", [None, 2])
+def test_dynamic_position_bias(axes):
+    scheme = pe.DynamicPositionBias(heads=N, hidden=6, axes=axes)
+    params = random_params(scheme)
+    queries, keys = np.array([[0, 3], [7, 2], [2**20, 5]], np.int32), np.array([[1, 1], [900, 4]], np.int32)
+    if axes is None:
+        queries, keys = queries[:, 0], keys[:, 0]
+    got = jax.jit(lambda q, k: scheme.bind(params)(q, k))(queries, keys)
+    offset = np.float64(queries)[:, None] - np.float64(keys)[None]
+    want = dynamic(params, offset if axes else offset[..., None])
+    np.testing.assert_allclose(got, np.moveaxis(want, -1, 0), rtol=0, atol=1e-5)
+
+
 # transformers 5.23.0: rows of `Phi4MultimodalAudioRelativeAttentionBias` of a table of its own indices. Where it is
 # symmetric and the distance is bias_max_distance, transformers reads past the end.
 PHI4 = [[3, 4, 5, 5, 5, 5, 5], [2, 3, 4, 5, 5, 5, 5], [1, 2, 3, 4, 5, 5, 5], [0, 1, 2, 3, 4, 5, 5]]
