@@ -236,6 +236,8 @@ WINDOWS = ("sliding_attention", "full_attention")
             {"model_type": "deepseek_v4", "layer_types": ["sliding_attention"] + ["compressed_sparse_attention"] * 3},
             ("main",) + ("compress",) * 3,
         ),
+        ({"model_type": "mllama_text_model"}, ("", "", "", None)),
+        ({"model_type": "mllama_text_model", "cross_attention_layers": [0, 2]}, (None, "", None, "")),
         ({"model_type": "molmo2_text"}, ("",) * 4),
         ({"model_type": "molmo2_text", "rope_scaling_layers": [1]}, ("unscaled", "scaled", "unscaled", "unscaled")),
         ({"model_type": "clvp_encoder", "use_rotary_embedding": False}, (None,) * 4),

@@ -189,7 +189,9 @@ def _fill(
         sources = [key] if unprobed or (told and not sources and not layer) else sources
     elif told in facts["partials_beside"]:
         reached = facts["partials_beside"][told]
-        sources = [key] if layer in reached or "" in reached else [name for name in sources if name != key]
+        late = layer in facts.get("partials_of_scaled", ()) and entry["rope_type"] == "default"
+        reads = (layer in reached or "" in reached) and not late
+        sources = [key] if reads else [name for name in sources if name != key]
     elif told and not sources:
         sources = [key]
     if key == "partial_rotary_factor" and "partial_rotary_factors" in given and not (follow and told == WHOLE[0]):

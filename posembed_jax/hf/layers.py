@@ -83,6 +83,8 @@ def _of_kinds(
 def _rotating(given: Values, known: Values, values: Values, kinds: tuple[str, ...], count: int) -> list[bool]:
     """Which layers the model's code rotates. `no_rope_layers` says 1 where a layer rotates."""
     rotates = [kind not in WITHOUT_ATTENTION for kind in kinds] if len(kinds) == count else [True] * count
+    across = values.get("cross_attention_layers") or ()  # Mllama's, which attend to pictures instead
+    rotates = [on and i not in across for i, on in enumerate(rotates)]
     windowed = values.get("sliding_window") is not None
     rule = known.get("rotating_layers")
     if rule == "sliding" or (rule == "sliding_if_windowed" and windowed):

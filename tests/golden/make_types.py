@@ -72,6 +72,7 @@ CONFIG_KEYS = (
     "num_register_tokens",
     "_rope_type_labels",
     "layer_rope_theta",
+    "cross_attention_layers",
     "sliding_window",
     "use_mem_rope",
     "use_rotary_embedding",
@@ -778,11 +779,10 @@ def reads(config_class, keys):
     return found
 
 
-def partials_beside(config_class):
+def partials_beside(config_class, *, scaled):
     """Name of a rotary dict of a linear type -> the layer types for which a partial_rotary_factor beside it counts.
 
-    Some classes take it in only when the frequencies are made; and where it says what the dict says anyway, nothing is
-    known.
+    Some classes take it in only when the frequencies of a `scaled` type are made.
     """
     found = {}
     for name in PROBES:
@@ -790,7 +790,8 @@ def partials_beside(config_class):
             labels = [key for key in entries(config_class()) if key] if name == "rope_parameters" else []
             dicts = {label: PROBES[name] | {"rope_theta": THETA} for label in labels} or PROBES[name]
             config = config_class(**{name: json.loads(json.dumps(dicts)), "partial_rotary_factor": PARTIAL})
-            config.standardize_rope_params()
+            if scaled:
+                config.standardize_rope_params()
             found[name] = sorted(k for k, v in entries(config).items() if v.get("partial_rotary_factor") == PARTIAL)
         except Exception:
             continue
@@ -988,7 +989,11 @@ def type_facts(config_class, parts):
         facts["legacy_keys"] = legacy
     facts["reads"] = reads(config_class, {*fields, *legacy})
     facts["told_theta"] = told(config_class)
-    facts["partials_beside"] = partials_beside(config_class)
+    facts["partials_beside"] = partials_beside(config_class, scaled=True)
+    before = partials_beside(config_class, scaled=False)
+    late = {layer for name, layers in facts["partials_beside"].items() for layer in {*layers} - {*before[name]}}
+    if late:
+        facts["partials_of_scaled"] = sorted(late)
     facts["head_dim_follows_hidden_size"] = follows_hidden_size(config_class)
     facts["softmax_scale"] = softmax_scale(parts)
     if partials := layer_partials(config_class):

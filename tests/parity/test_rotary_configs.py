@@ -150,7 +150,7 @@ def differences(model_type, known, file):
     if turning and any(2 * len(frequencies) != turning for frequencies, _ in wanted.values()):
         return None, False  # its queries would not fit its tables
     for layer, (frequencies, amplitude) in wanted.items():
-        got = found.get(layer, found.get(""))
+        got = found.get(layer, found.get("", found.get("window")))  # SAM 3's tables are of its windows
         if got is None:
             return f"no rotation of {layer!r}", True
         one, two = distinct(got[0]), distinct(frequencies)
