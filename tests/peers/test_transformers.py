@@ -300,8 +300,12 @@ def check_longrope(case, longest):
     for factor in (2.0, 10.0, 20.0):
         for rope in found(factors | {"factor": factor}, case):
             assert rope.amplitude() == math.sqrt(1 + math.log(factor) / math.log(longest))
-        for rope in found(factors | {"factor": factor, "attention_factor": 0.5}, case):
-            assert rope.amplitude() == 0.5
+        with pytest.raises(
+            ValueError, match=r"without \['factor'\], which nothing reads: attention_factor goes before"
+        ):
+            found(factors | {"factor": factor, "attention_factor": 0.5}, case)
+    for rope in found(factors | {"attention_factor": 0.5}, case):
+        assert rope.amplitude() == 0.5
     for rope in found(factors | {"factor": 1.0}, case):
         np.testing.assert_allclose(frequencies(rope, 1), default / short, rtol=1e-15)
         np.testing.assert_allclose(frequencies(rope, longest), default / short, rtol=1e-15)
