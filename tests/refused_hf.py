@@ -237,7 +237,7 @@ ROWS = [
         "config",
         {"model_type": "neomme", "rope_parameters": NEOMME, "partial_rotary_factor": 0.5},
         ValueError,
-        "config has ['partial_rotary_factor'], which transformers does not read",
+        "partial_rotary_factor is 0.5, which transformers does not read for this model_type beside rope_parameters",
         "",
     ),
     (

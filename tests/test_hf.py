@@ -12,7 +12,8 @@ from posembed_jax import hf
 
 LONGEST = 16  # the original length of the dynamic NTK in LENGTH_SCALINGS
 MSCALE = pe.YaRN(factor=40.0, original_length=64, beta_fast=20.0, truncate=False, mscale=1.0, mscale_all_dim=0.7)
-ALL = {**SCALINGS, **LENGTH_SCALINGS, "none": None, "yarn_mscale": MSCALE}
+AMPLITUDES = dataclasses.replace(LENGTH_SCALINGS["rope_longrope"], attention_factor=1.1, long_attention_factor=1.3)
+ALL = {**SCALINGS, **LENGTH_SCALINGS, "none": None, "yarn_mscale": MSCALE, "longrope_mscale": AMPLITUDES}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -40,7 +41,7 @@ def changed(value):
 
 WIDE = pe.YaRN(factor=4.0, original_length=512, beta_slow=2.0, truncate=False, mscale=0.7, mscale_all_dim=0.3)
 HALF = {"rope_proportional": pe.Proportional(fraction=0.75), "rope_yarn": WIDE}
-MUTABLE = {**SCALINGS, **LENGTH_SCALINGS, **HALF}
+MUTABLE = {**SCALINGS, **LENGTH_SCALINGS, **HALF, "longrope_mscale": AMPLITUDES}
 
 
 @pytest.mark.parametrize("name", MUTABLE)
@@ -111,6 +112,49 @@ def test_all_but_broken_types_resolve():
 def test_a_model_is_itself_after_a_file(model_type):
     found = resolved(model_type)
     assert hf.from_config(json.loads(json.dumps(hf.to_config(found)))) == found
+
+
+ORIGINAL = {"original_max_position_embeddings": 4096}
+KIMI = {"type": "yarn", "factor": 32.0, "beta_fast": 1.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
+SCOUT = {"rope_type": "llama3", "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0}
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        {"model_type": "deepseek_v3", "rope_theta": 5e4, "rope_scaling": KIMI | ORIGINAL},
+        {"model_type": "llama4_text", "no_rope_layers": [], "rope_theta": 5e5, "rope_scaling": SCOUT | ORIGINAL},
+        {"model_type": "cohere2", "rotary_pct": 1.0, "rope_theta": 5e4, "rope_scaling": None},
+        {"model_type": "bamba", "partial_rotary_factor": 0.5, "attn_rotary_emb": 64, "rope_theta": 1e4},
+    ],
+    ids=["Kimi K2", "Llama 4 Scout", "Command R7B", "Bamba"],
+)
+def test_forms_of_published_files_that_say_things_twice(file):
+    found = hf.from_config(file)
+    assert (
+        hf.from_config(json.loads(json.dumps(hf.to_config(found))))
+        == found
+        == hf.from_config(file | {"rope_pct": None})
+    )
+
+
+def test_phi_3_5_moe():
+    """Its file says the original length twice, and an amplitude for sequences of either length."""
+    scaling = {"type": "longrope", "short_factor": [1.0] * 64, "long_factor": [2.0] * 64}
+    scaling |= {"short_mscale": 1.25, "long_mscale": 1.5, "original_max_position_embeddings": 4096}
+    file = {
+        "model_type": "phimoe",
+        "rope_theta": 1e4,
+        "original_max_position_embeddings": 4096,
+        "rope_scaling": scaling,
+    }
+    found = hf.from_config(file)
+    assert [dataclasses.replace(found.rotation, length=n).amplitude() for n in (4096, 4097)] == [1.25, 1.5]
+    assert hf.from_config(json.loads(json.dumps(hf.to_config(found)))) == found
+    with pytest.raises(ValueError, match="original_max_position_embeddings is 2048, but"):
+        hf.from_config(file | {"original_max_position_embeddings": 2048})
+    upstream = hf.from_config(file, follow_upstream_bugs=True).rotation  # which takes the short factors at any length
+    assert upstream.scaling == dataclasses.replace(found.rotation.scaling, long_factor=(1.0,) * 64)
 
 
 def test_a_changed_scaling_is_written():

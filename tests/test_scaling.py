@@ -86,6 +86,18 @@ CASES = {  # name -> (scaling, length, frequencies, amplitude)
         llama3(8.0, 1.0, 4.0),
         1.0,
     ),
+    "yarn, Kimi K2": (
+        pe.YaRN(factor=32.0, original_length=LENGTH, beta_fast=1.0, attention_factor=1.0),
+        None,
+        yarn(32.0, 1, 1, True),
+        1.0,
+    ),
+    "llama3, Llama 4": (
+        pe.Llama3(factor=16.0, low_freq_factor=1.0, high_freq_factor=1.0, original_length=LENGTH),
+        None,
+        np.where(2 * np.pi / PLAIN < LENGTH, PLAIN, PLAIN / 16.0),
+        1.0,
+    ),
     "proportional": (
         pe.Proportional(fraction=0.3, factor=2.0),
         None,

@@ -17,6 +17,7 @@ POSITIONAL = re.compile(
 )
 # What these keys say is not the rotation: dropout, sizes of grids, an attention bias.
 BESIDES = re.compile(r"dropout|feat_sizes|k_sizes|^alibi$")
+NEUTRAL = (("rotary_pct", 1.0),)  # which Cohere 2's files say, and which changes nothing
 WHOLE = "rope_parameters", "rope_scaling"
 PASSING = "qk_nope_head_dim"
 OWN_HEADS = "swa_qk_rope_head_dim"  # Dots 3: each type of layer has a head of its own
@@ -29,10 +30,16 @@ def check_keys(given: Values, facts: Values, follow: bool, *, dicts: bool) -> No
     dicts: the model has rotary dicts.
     """
     known = {*facts["keys"], *facts["config"], *facts.get("legacy_keys", ()), *facts["config"].get("attribute_map", ())}
-    known |= {*WHOLE, *facts["reads"]} if dicts else set()
+    known |= {*WHOLE, *facts["reads"], "partial_rotary_factor", "attn_rotary_emb"} if dicts else set()
+    default = facts["config"].get("rope_parameters", {}).values()
+    known |= {ORIGINAL} if dicts and not any(isinstance(value, Mapping) for value in default) else set()
     known |= set(WINDOWED_HEAD) if has_own_heads(facts) else set()
     known |= {key.removesuffix("_runs") for key in facts["config"]}
-    unknown = sorted(key for key, value in given.items() if is_rotary(key) and key not in known and value is not None)
+    unknown = sorted(
+        key
+        for key, value in given.items()
+        if is_rotary(key) and key not in known and value is not None and (key, value) not in NEUTRAL
+    )
     if unknown and not follow:
         raise ValueError(
             f"config has {unknown}, which transformers does not read for this model_type; it needs to be without them. "

@@ -50,7 +50,8 @@ def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
         if not follow:
             check_original(given, known, values, dicts)
             _check_width(given, rotations)
-        elsewhere = {"rope_scaling", "rope_theta", "partial_rotary_factor", "rotary_dim", *known["reads"]}
+        elsewhere = {"rope_scaling", "rope_theta", "partial_rotary_factor", "rotary_dim", "attn_rotary_emb"}
+        elsewhere |= {*known["reads"]}
         values = {key: value for key, value in values.items() if key not in elsewhere | LISTS}
         values["rope_parameters"] = dicts.get("", dicts) or {"rope_type": "default", "rope_theta": None}
     if "switch" in known and values.get(known["switch"][0]) != known["switch"][1]:
@@ -130,12 +131,13 @@ def _head_dims(given: Values, known: Values, values: Values, follow: bool) -> di
 
 
 def _check_width(given: Values, rotations: Rotations) -> None:
-    told, found = given.get("rotary_dim"), [rope.dim for rope in rotations.values() if rope]
-    if told is not None and any(dim != told for dim in found):
-        raise ValueError(
-            f"rotary_dim is {told}, but by the rotary dict and head_dim {found[0]} channels turn; it needs to be said "
-            "once, or the same: by partial_rotary_factor."
-        )
+    found = [rope.dim for rope in rotations.values() if rope]
+    for key in ("rotary_dim", "attn_rotary_emb"):
+        if given.get(key) is not None and any(dim != given[key] for dim in found):
+            raise ValueError(
+                f"{key} is {given[key]}, but by the rotary dict and head_dim {found[0]} channels turn; it needs to be "
+                "said once, or the same: by partial_rotary_factor."
+            )
 
 
 def _rotation(

@@ -189,7 +189,9 @@ class YaRN(Scaling):
         checks.number_setting("factor", self.factor)
         checks.integer_setting("original_length", self.original_length)
         checks.number_setting("beta_slow", self.beta_slow)
-        checks.number_setting("beta_fast", self.beta_fast, above=self.beta_slow)
+        checks.number_setting("beta_fast", self.beta_fast)
+        if self.beta_fast < self.beta_slow:
+            raise ValueError(f"beta_fast is {self.beta_fast}; it needs to be at least beta_slow, {self.beta_slow}.")
         checks.flag("truncate", self.truncate)
         for name in ("attention_factor", "mscale", "mscale_all_dim"):
             if getattr(self, name):  # DeepSeek's configs write 0 for none
@@ -331,13 +333,19 @@ class Llama3(Scaling):
     def __post_init__(self):
         checks.number_setting("factor", self.factor)
         checks.number_setting("low_freq_factor", self.low_freq_factor)
-        checks.number_setting("high_freq_factor", self.high_freq_factor, above=self.low_freq_factor)
+        checks.number_setting("high_freq_factor", self.high_freq_factor)
+        if self.high_freq_factor < self.low_freq_factor:
+            raise ValueError(
+                f"high_freq_factor is {self.high_freq_factor}; it needs to be at least low_freq_factor, "
+                f"{self.low_freq_factor}."
+            )
         checks.integer_setting("original_length", self.original_length)
 
     def scale(self, frequencies: Frequencies, base: float) -> Frequencies:
         low, high = Decimal(self.low_freq_factor), Decimal(self.high_freq_factor)
         with localcontext(CONTEXT):
-            shares = [(high - self.original_length * f / phase.TAU) / (high - low) for f in frequencies]
+            width = high - low or Decimal("1e-30")  # Llama 4's two are the same: a step
+            shares = [(high - self.original_length * f / phase.TAU) / width for f in frequencies]
         return partly_divided(frequencies, self.factor, shares)
 
 
