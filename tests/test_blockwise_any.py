@@ -92,7 +92,7 @@ def calls(draw):
 
 
 @pytest.mark.slow
-@hypothesis.settings(LIKE_ANY, max_examples=200)
+@hypothesis.settings(LIKE_ANY, max_examples=60)
 @hypothesis.given(calls())
 def test_any_call(call):
     compiled.cache_clear()
