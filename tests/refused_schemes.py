@@ -223,6 +223,7 @@ ROWS = [
     (LLAMA3, "high_freq_factor", 0.5, ValueError, "at least low_freq_factor, 1.0"),
     (LLAMA3, "original_length", 0, ValueError, INT),
     (good(pe.Proportional), "fraction", 0.0, ValueError, POSITIVE),
+    (good(pe.Proportional), "fraction", 1.5, ValueError, "; it needs to be a share of the frequencies, at most 1"),
     (good(pe.Proportional, fraction=0.5), "factor", 0.0, ValueError, POSITIVE),
     (good(pe.Resonance), "scaling", pe.DynamicNTK(factor=2.0, original_length=16), TypeError, "depends on no length"),
     (good(pe.Resonance), "scaling", 2.0, TypeError, "None or a Scaling that depends on no length"),

@@ -368,6 +368,8 @@ class Proportional(Scaling):
 
     def __post_init__(self):
         checks.number_setting("fraction", self.fraction)
+        if self.fraction > 1:
+            raise ValueError(f"fraction is {self.fraction}; it needs to be a share of the frequencies, at most 1.")
         checks.number_setting("factor", self.factor)
 
     def scale(self, frequencies: Frequencies, base: float) -> Frequencies:
