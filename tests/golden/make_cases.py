@@ -7,15 +7,13 @@ Needs transformers 5.23 and torch. Each type runs with its default configuration
 accepts.
 """
 
-import argparse
 import importlib
 import json
-import logging
 import pathlib
-import warnings
 
 import numpy as np
 import torch
+from makers import asked
 
 TYPES = pathlib.Path(__file__).parents[2] / "posembed_jax" / "hf" / "rotary_types.json"
 LONG = {"original_max_position_embeddings": 64}
@@ -97,13 +95,7 @@ def make(folder, model_type, facts, variant, settings):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("types", nargs="*")
-    arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    arguments = asked(__doc__, types=True)
     known = json.loads(TYPES.read_text())
     leaves = known["types"] | {name: facts for name, facts in known["composites"].items() if facts.get("config")}
     made = 0

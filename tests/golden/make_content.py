@@ -6,16 +6,13 @@
 Needs transformers 5.23 and torch.
 """
 
-import argparse
 import importlib
 import json
-import logging
-import pathlib
 import types
-import warnings
 
 import numpy as np
 import torch
+from makers import asked
 
 
 def of(model):
@@ -270,12 +267,7 @@ def others(folder, x):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    folder = parser.parse_args().folder
-    folder.mkdir(parents=True, exist_ok=True)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    folder = asked(__doc__).folder
     torch.manual_seed(0)
     x = torch.randn(2, 9, 12)
     shaw(folder, x)

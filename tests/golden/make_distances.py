@@ -6,14 +6,11 @@
 Needs transformers 5.23 and torch.
 """
 
-import argparse
-import logging
-import pathlib
 import types
-import warnings
 
 import torch
 from make_content import config, of, parameters, random, save
+from makers import asked
 
 PICTURES = ("par.pos_embed", "par.cls_token", "par.patch_embed.proj.bias")
 IDS = torch.tensor([[5, 3, 7, 2, 1, 1], [1, 1, 3, 4, 5, 6], [3, 4, 1, 1, 5, 6]])  # padding is 1
@@ -193,12 +190,7 @@ def rotations(folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    folder = parser.parse_args().folder
-    folder.mkdir(parents=True, exist_ok=True)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    folder = asked(__doc__).folder
     torch.manual_seed(0)
     for make in (alibi, t5, segments, states, clipped, boxes, rotations):
         make(folder)

@@ -8,17 +8,14 @@ behind, is what was added. Pictures are given as (frames, height, width) in patc
 and not square, where the class takes them.
 """
 
-import argparse
 import dataclasses
 import importlib
-import logging
 import math
-import pathlib
-import warnings
 from collections.abc import Callable
 
 import torch
 from make_content import config, save
+from makers import asked
 
 WIDE = ((1, 2, 6), (1, 6, 4), (1, 4, 4), (2, 2, 2))  # all of an even height and width: blocks of 2 * 2
 STILL = WIDE[:3]  # where the class counts frames as pictures, there is one of each
@@ -453,12 +450,7 @@ def standing(folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    folder = parser.parse_args().folder
-    folder.mkdir(parents=True, exist_ok=True)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    folder = asked(__doc__).folder
     for make in (learned, axial, frames, rotated, layers_of_sam, standing):
         make(folder)
 

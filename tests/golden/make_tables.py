@@ -6,13 +6,9 @@
 Needs transformers 5.23 and torch. Pixels are zero, so that a patch is the bias of its projection.
 """
 
-import argparse
-import logging
-import pathlib
-import warnings
-
 import torch
 from make_content import config, of, parameters, random, save
+from makers import asked
 
 SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 SIZES = {"hidden_size": 8, "speech_encoder_attention_heads": 2, "t2u_pad_token_id": 2}
@@ -385,12 +381,7 @@ def fairseq(folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    folder = parser.parse_args().folder
-    folder.mkdir(parents=True, exist_ok=True)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    folder = asked(__doc__).folder
     torch.manual_seed(0)
     everything = (pictures, buckets, tiles, boxes, texts, cells, mentions, paths, sounds, series, convolutions)
     everything += (sinusoids, pixels, grids, fairseq, axes, coordinates, levit)

@@ -9,19 +9,16 @@ picture in tokens. Of a layer of attention there are queries, keys and values, a
 all tensors of positions, by their names in the files of `save_pretrained`.
 """
 
-import argparse
 import dataclasses
 import json
-import logging
 import math
-import pathlib
 import re
-import warnings
 
 import torch
 from make_content import config as config_of
 from make_content import save
 from make_parameters import class_of, names_in_files
+from makers import asked
 
 from posembed_jax import hf
 from posembed_jax.hf.checkpoint import COMPUTED, POSITIONAL, parameter_names
@@ -272,13 +269,7 @@ def key(name, place):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("types", nargs="*")
-    arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    arguments = asked(__doc__, types=True)
     for model_type in arguments.types or TOWERS:
         torch.manual_seed(0)
         tower = TOWERS[model_type]
