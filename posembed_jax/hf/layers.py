@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posembed_jax.hf.found import Rotations
+from posembed_jax.hf.keys import FOLLOW
 from posembed_jax.schemes.rotary import RoPE
 
 Values = Mapping[str, Any]
@@ -145,8 +146,7 @@ def _check_bases(rotations: Rotations, bases: list[float]) -> None:
     if others:
         raise ValueError(
             f"layer_rope_theta has {others}, which transformers does not read for this model_type; each needs to be 0 "
-            f"or rope_theta of the rotary dict, {rope.base}. To do as transformers does, pass "
-            "follow_upstream_bugs=True."
+            f"or rope_theta of the rotary dict, {rope.base}. {FOLLOW}"
         )
 
 

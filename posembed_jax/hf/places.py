@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from posembed_jax.contracts import Additive
 from posembed_jax.hf.builders import BUILDERS, CONVOLUTION
 from posembed_jax.hf.expressions import evaluate, names_in
+from posembed_jax.hf.keys import FOLLOW
 from posembed_jax.hf.keys import POSITIONAL as ROTARY
 from posembed_jax.scheme import Scheme
 
@@ -17,7 +18,6 @@ Values = Mapping[str, Any]
 POSITIONAL = re.compile(r"position|rotary|rope|alibi|relative|rel_pos|pos_emb|pos_att|sinus|_buckets")
 # What a file may say all the same: lengths, which only bound it, and which rows of a padded table are which.
 BESIDES = re.compile(r"^max_|^n_positions$|^_|position_ids_version")
-FOLLOW = "To do as transformers does, pass follow_upstream_bugs=True."
 
 
 class Found(NamedTuple):

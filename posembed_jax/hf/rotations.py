@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from posembed_jax.hf.keys import FOLLOW
 from posembed_jax.hf.rope_parameters import scaling as scaling_of
 from posembed_jax.schemes.axes import Axes
 from posembed_jax.schemes.mixed import RoPEMixed
@@ -112,8 +113,7 @@ def _fraction(entry: dict[str, Any], facts: Facts, follow: bool) -> float:
     if fraction != 1.0 and not follow:
         raise ValueError(
             f"partial_rotary_factor is {fraction}, which transformers does not read for this model_type with rope_type "
-            f"{entry['rope_type']!r}; it needs to be 1.0 or left out. To do as transformers does, pass "
-            "follow_upstream_bugs=True."
+            f"{entry['rope_type']!r}; it needs to be 1.0 or left out. {FOLLOW}"
         )
     return 1.0
 
