@@ -487,6 +487,14 @@ ROWS = [
         "",
     ),
     (
+        good(hf.multimodal),
+        "config",
+        {"model_type": "minicpmv4_7", "downsample_mode": "8x"},
+        ValueError,
+        "downsample_mode is '8x'; it needs to be one of '4x', '16x'",
+        "",
+    ),
+    (
         good(hf.patch_positions, shape=(2, 2)),
         "about",
         {},

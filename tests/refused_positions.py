@@ -60,6 +60,20 @@ SOUNDING = good(TYPED, sound=True)
 
 XDROPE = good(mrope.xdrope_positions, token_types=jnp.ones(6, jnp.int32), image_grids=jnp.array([[1, 4, 4]]), merge=2)
 
+CANVAS_IDS = ("image_start_id", "image_end_id", "slice_start_id", "slice_end_id", "newline_id")
+CANVAS = good(
+    mrope.canvas_positions,
+    tokens=jnp.array([[1, 7, 2, 3, 7, 4]] * B),
+    token_types=jnp.array([[0, 1, 0, 0, 1, 0]] * B),
+    merge=2,
+    image_start_id=1,
+    image_end_id=2,
+    slice_start_id=3,
+    slice_end_id=4,
+    newline_id=5,
+    image_grids=jnp.array([[[2, 2], [2, 3]]] * B),
+)
+
 DRAWN = good(mrope.drawn_positions, grids=jnp.array([[1, 2, 2]]), start=0, length=4)
 
 IMAGES_OF_ROWS = good(mrope.positions, token_types=jnp.minimum(TYPES, 1), merge=2)
@@ -228,6 +242,53 @@ ROWS = [
     (XDROPE, "token_types", FLOATS, TypeError, "int32 token types [T] or [B, T]: 0 = text" + NARROW),
     (XDROPE, "token_types", TYPES[None], AssertionError, "int32 token types [T] or [B, T]: 0 = text"),
     (XDROPE, "token_types", jnp.ones(7, jnp.int32), ValueError, "image_grids is of 8 image tokens ... of 7", ""),
+    (CANVAS, "tokens", FLOATS, TypeError, "int32 token ids [T] or [B, T]" + NARROW),
+    (CANVAS, "tokens", TYPES[None], AssertionError, "int32 token ids [T] or [B, T]"),
+    (
+        CANVAS,
+        "token_types",
+        FLOATS,
+        TypeError,
+        "int32 token types of the shape of tokens, which is int32[2, 6]" + NARROW,
+    ),
+    (CANVAS, "token_types", IDS, AssertionError, "int32 token types of the shape of tokens, which is int32[2, 6]"),
+    (CANVAS, "segment_ids", IDS, AssertionError, "of the shape of token_types, which is int32[2, 6]"),
+    (CANVAS, "merge", 0, ValueError, INT),
+    *((CANVAS, name, None, ValueError, "; it needs to be a Python int of at least 0") for name in CANVAS_IDS),
+    (CANVAS, "image_grids", GRIDS, AssertionError, "int32 (height, width) [n, 2], or [B, n, 2]"),
+    (CANVAS, "image_grids", -GRIDS[:, 1:], ValueError, "image_grids has -4; it needs numbers of at least 0", ""),
+    (CANVAS, "image_grids", GRIDS[:1, 1:], ValueError, "image_grids is of 1 crops; it needs to be of 4, as many", ""),
+    (CANVAS, "video_grids", jnp.array([[2, 2]]), ValueError, "video_grids is of 1 crops; it needs to be of 0, as", ""),
+    (
+        CANVAS,
+        "image_grids",
+        jnp.array([[[2, 2], [0, 0]]] * B),
+        ValueError,
+        "image_grids is of [1 1] crops; it needs to be of [2 2], as many as token_types has runs of 1 that are not "
+        "padding: pass the size of every crop, slices too",
+        "",
+    ),
+    (
+        CANVAS,
+        "image_grids",
+        jnp.array([[[2, 2], [2, 4]]] * B),
+        ValueError,
+        "image_grids has a crop of 1 by 2 tokens after merging; it needs to be of 1, as many as its run of 1 in "
+        "token_types: check merge, and that no row was cut short",
+        "",
+    ),
+    *(
+        (
+            CANVAS,
+            "segment_ids",
+            jnp.array([ids] * B),
+            ValueError,
+            "token_types has a run of 1 right at the start of a document or behind another run; it needs to have a 0 "
+            "before each, for <image> or <slice>: pass the sequence with its markers",
+            "",
+        )
+        for ids in ([1, 2, 2, 2, 2, 2], [1, 1, 0, 0, 2, 2])
+    ),
     (DRAWN, "grids", FLOATS, TypeError, "int32 (time, height, width) in tokens, [n, 3] or [B, n, 3]" + NARROW),
     (DRAWN, "grids", P, AssertionError, "int32 (time, height, width) in tokens, [n, 3] or [B, n, 3]"),
     (DRAWN, "grids", GRIDS[:, 1:], AssertionError, "int32 (time, height, width) in tokens, [n, 3] or [B, n, 3]"),

@@ -52,6 +52,7 @@ PUBLISHED |= {
     "mrope.timestamps",
     "mrope.xdrope_positions",
     "mrope.drawn_positions",
+    "mrope.canvas_positions",
     "hf.scaling",
     "hf.from_config",
     "hf.multimodal",

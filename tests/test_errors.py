@@ -195,6 +195,20 @@ GOOD = {
             "segment_ids": jnp.ones((B, 3), jnp.int32),
         },
     ),
+    "mrope.canvas_positions": (
+        functools.partial(
+            mrope.canvas_positions,
+            **{"merge": 2, "image_start_id": 1, "image_end_id": 2},
+            **{"slice_start_id": 3, "slice_end_id": 4, "newline_id": 5},
+        ),
+        {
+            "tokens": jnp.array([[1, 7, 2], [1, 8, 2]]),
+            "token_types": jnp.array([[0, 1, 0], [0, 2, 0]]),
+            "image_grids": jnp.array([[[2, 2]], [[0, 0]]]),
+            "video_grids": jnp.array([[2, 2]]),
+            "segment_ids": jnp.ones((B, 3), jnp.int32),
+        },
+    ),
     "mrope.drawn_positions": (
         functools.partial(mrope.drawn_positions, length=4),
         {"grids": jnp.array([[[1, 2, 2]]] * B), "start": jnp.zeros(B, jnp.int32)},

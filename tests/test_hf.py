@@ -232,6 +232,10 @@ def test_numbering_is_found_wherever_the_file_has_it():
         )
     sections = {"rope_parameters": {"rope_type": "default", "xdrope_section": [16, 16, 32]}}
     assert hf.multimodal({"model_type": "hunyuan_vl", "text_config": sections}) == {"merge": 2, "axes": 3}
+    ids = {"image_start_id": 1, "image_end_id": 2, "slice_start_id": 3, "slice_end_id": 4, "newline_id": 5}
+    found = hf.from_config({"model_type": "minicpmv4_7", "downsample_mode": "4x", **ids})
+    assert (found.position_ids, found.numbering) == ("canvas", {"merge": 2, **ids})
+    assert hf.from_config({"model_type": "minicpmv4_7"}).numbering == {"merge": 4} | dict.fromkeys(ids)
     assert hf.from_config({"model_type": "llama"}).numbering is None
 
 

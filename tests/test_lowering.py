@@ -111,6 +111,18 @@ FUNCTIONS = {  # name -> (function, *shapes of its arguments)
         lambda types, images, ids: pe.mrope.xdrope_positions(types, image_grids=images, segment_ids=ids, merge=2),
         *(ints(B, T), ints(B, 5, 3), ints(B, T)),
     ),
+    "mrope.canvas_positions": (
+        lambda tokens, types, images, videos, ids: pe.mrope.canvas_positions(
+            tokens,
+            types,
+            image_grids=images,
+            video_grids=videos,
+            segment_ids=ids,
+            **{"merge": 2, "image_start_id": 1, "image_end_id": 2},
+            **{"slice_start_id": 3, "slice_end_id": 4, "newline_id": 5},
+        ),
+        *(ints(B, T), ints(B, T), ints(B, 5, 2), ints(6, 2), ints(B, T)),
+    ),
     "mrope.drawn_positions": (
         lambda grids, start: pe.mrope.drawn_positions(grids, start, length=5),
         *(ints(B, 2, 3), ints(B)),

@@ -31,8 +31,8 @@ class Positions:
         temperature: of the queries, for `attend` and the attention layers, or None; of all layers (Ministral 3, Mistral
             4), or of those that do not rotate (Llama 4).
         position_ids: how positions are made: "tokens", "multimodal" (by mrope.positions), "xdrope" (by
-            mrope.xdrope_positions), "grid", "grid_from_1" and "centers" (by `patch_positions`), "times", or "canvas",
-            MiniCPM-V 4.7's, for which there is no function here.
+            mrope.xdrope_positions), "canvas" (by mrope.canvas_positions), "grid", "grid_from_1" and "centers" (by
+            `patch_positions`), or "times".
         numbering: settings of that function of mrope; None where the file is not of a model of several modalities.
         towers: the parts of a composite by their names in the file, such as "text_config".
         config: the values that all this was read from, with the rotary dict complete; not compared.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from posembed_jax import checks
 from posembed_jax.hf.facts import facts
 
 Values = Mapping[str, Any]
@@ -16,12 +17,13 @@ Values = Mapping[str, Any]
 def multimodal(config: Values) -> dict[str, Any]:
     """The settings with which a model numbers its text, images and videos: `from_config(config).numbering`.
 
-    They are those of `mrope.positions`; HunyuanVL's, of `mrope.xdrope_positions`.
+    They are those of `mrope.positions`; HunyuanVL's, of `mrope.xdrope_positions`; MiniCPM-V 4.7's, of
+    `mrope.canvas_positions`, where an id that the file lacks is None.
 
     config: the dict of a config.json.
 
     Raises:
-        ValueError: the model_type has no such numbers.
+        ValueError: the model_type has no such numbers, or the downsample_mode is not known.
 
     >>> from posembed_jax import hf
     >>> hf.multimodal({"model_type": "qwen3_vl", "vision_config": {"spatial_merge_size": 2}})
@@ -56,6 +58,8 @@ def numbering(config: Values, known: Values) -> tuple[str, dict[str, Any]] | Non
     settings |= {name: _at(config, path, default) for name, (path, default) in rule["places"].items()}
     if rule["position_ids"] == "xdrope":
         settings["axes"] = len(_sections(config)) or 4
+    if rule["position_ids"] == "canvas":
+        settings["merge"] = _merge(config.get("downsample_mode", "16x"))
     return rule["position_ids"], settings
 
 
@@ -65,6 +69,12 @@ def _at(config: Values, path: str, default: Any) -> Any:
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return default if value is None else value
+
+
+def _merge(downsample_mode: Any) -> int:
+    """MiniCPM-V 4.7's: patches along each side of one token, of which "16x" counts those of both sides."""
+    checks.one_of("downsample_mode", downsample_mode, ("4x", "16x"))
+    return 2 if downsample_mode == "4x" else 4
 
 
 def _sections(config: Values) -> list[int]:

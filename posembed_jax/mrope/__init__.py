@@ -9,9 +9,10 @@
 - Qwen2.5-Omni: `after="largest"`, `sound=True`, `seconds_first=True`; Qwen3-Omni: `fractional=True` as well.
 - GLM-Image: `merge=1`; `drawn_positions` are those of the images that it is to draw.
 
-HunyuanVL's are `xdrope_positions`.
+HunyuanVL's are `xdrope_positions`, MiniCPM-V 4.7's `canvas_positions`.
 """
 
+from posembed_jax.mrope.canvas import canvas_positions as canvas_positions
 from posembed_jax.mrope.drawn import drawn_positions as drawn_positions
 from posembed_jax.mrope.multimodal import positions as positions
 from posembed_jax.mrope.times import timestamps as timestamps

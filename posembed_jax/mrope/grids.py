@@ -52,15 +52,17 @@ def checked_segments(segment_ids: Any, token_types: jax.Array) -> jax.Array | No
     return segment_ids
 
 
-def sizes_in_tokens(name: str, grids: Any, token_types: jax.Array, merges: tuple[int, int, int]) -> jax.Array:
-    """The grids in tokens; of none, as none: `[0, 3]`."""
-    needs = "int32 (time, height, width) [n, 3], or [B, n, 3] with token_types [B, T]"
-    grids = checks.integers(name, np.zeros((0, 3), np.int32) if grids is None else grids, needs)
+def sizes_in_tokens(name: str, grids: Any, token_types: jax.Array, merges: tuple[int, ...]) -> jax.Array:
+    """The grids in tokens, by as many axes as there are merges; of none, as none: `[0, axes]`."""
+    axes = len(merges)
+    what = ("time", "height", "width")[-axes:]
+    needs = f"int32 ({', '.join(what)}) [n, {axes}], or [B, n, {axes}] with token_types [B, T]"
+    grids = checks.integers(name, np.zeros((0, axes), np.int32) if grids is None else grids, needs)
     checks.rank(name, grids, {2, token_types.ndim + 1}, needs)
-    checks.shape(name, grids, (*token_types.shape[: grids.ndim - 2], None, 3), needs)
+    checks.shape(name, grids, (*token_types.shape[: grids.ndim - 2], None, axes), needs)
     if checks.is_concrete(grids) and grids.size and np.min(np.asarray(grids)) < 0:
         raise ValueError(f"{name} has {np.min(np.asarray(grids))}; it needs numbers of at least 0: rows of 0 are none.")
-    return grids // jnp.array(merges, jnp.int32).reshape((1,) * (grids.ndim - 1) + (3,))
+    return grids // jnp.array(merges, jnp.int32).reshape((1,) * (grids.ndim - 1) + (axes,))
 
 
 def check_tokens(

@@ -131,7 +131,10 @@ def check_index(case):
     settings, real, types = hf.multimodal(config), case["in.attention_mask"], token_types(case)
     images, videos = (case.arrays.get(f"in.{kind}_grid_thw") for kind in ("image", "video"))
     theirs = np.moveaxis(case["out.position_ids"], 0, -1)
-    if "axes" in settings:
+    if "slice_start_id" in settings:
+        crops = {"image_grids": case["in.target_sizes"], "video_grids": case["in.target_sizes_videos"]}
+        ours, following = pe.mrope.canvas_positions(case["in.input_ids"], types, **crops, segment_ids=real, **settings)
+    elif "axes" in settings:
         ours, following = pe.mrope.xdrope_positions(types, image_grids=images, segment_ids=real, **settings)
     elif "in.images_per_sample" in case.arrays:
         return check_drawing(case, settings)

@@ -18,15 +18,8 @@ CANDIDATES = [
     (OMNI | {"fractional": True}, MERGE | SECONDS),
 ]
 PROBED = {"merge": 3, "tokens_per_second": 7, "time_merge": 2}
-IDS = (
-    "image_token_id",
-    "video_token_id",
-    "image_start_id",
-    "image_end_id",
-    "slice_start_id",
-    "slice_end_id",
-    "newline_id",
-)
+CANVAS_IDS = ("image_start_id", "image_end_id", "slice_start_id", "slice_end_id", "newline_id")
+IDS = ("image_token_id", "video_token_id", *CANVAS_IDS)
 OMNI_IDS = (
     "vision_start_token_id",
     "vision_end_token_id",
@@ -132,7 +125,7 @@ def index_rule(config_class):
     if getattr(config, "image_token_id", None) is None:
         return None
     if "target_sizes" in takes(found):
-        return {"position_ids": "canvas", "settings": {}, "places": {}}
+        return {"position_ids": "canvas", "settings": {}, "places": {name: [name, None] for name in CANVAS_IDS}}
     if "images_per_sample" in takes(found):
         return (
             {"position_ids": "multimodal", "settings": {"merge": 1}, "places": {}}

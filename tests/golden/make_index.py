@@ -14,10 +14,20 @@ import pathlib
 import warnings
 
 import numpy as np
+from canvas_rows import MODES, random_canvases
 from index_probes import Row, batch, index_class, run, takes
 from index_rules import configuration, index_rule
 
-KEPT = ("token_id", "_id", "_per_", "rope_parameters", "spatial_merge_size", "temporal_merge_size", "n_window")
+KEPT = (
+    "token_id",
+    "_id",
+    "_per_",
+    "rope_parameters",
+    "spatial_merge_size",
+    "temporal_merge_size",
+    "n_window",
+    "downsample_mode",
+)
 # Where times are not whole numbers, none on which sound and video meet: transformers orders those by rounding errors.
 SECONDS = {False: np.float32([0.3, 0.5, 0.7, 1.0]), True: np.float32([0.37, 0.5, 0.71, 1.0])}
 
@@ -62,11 +72,15 @@ def random_rows(rng, found, config, rule, sound):
 
 def make(folder, model_type, config_class, seed, sound):
     found, rule = index_class(config_class), index_rule(config_class)
-    if rule is None or rule["position_ids"] == "canvas":
+    if rule is None:
         return 0
     rng, config = np.random.default_rng(seed), configuration(config_class)
-    rows = random_rows(rng, found, config, rule, sound)
-    arrays = batch(rows, [int(n) for n in rng.integers(0, 4, 3)])
+    if rule["position_ids"] == "canvas":
+        config.downsample_mode = MODES[seed % 2]
+        arrays = random_canvases(rng, found, config)
+    else:
+        rows = random_rows(rng, found, config, rule, sound)
+        arrays = batch(rows, [int(n) for n in rng.integers(0, 4, 3)])
     if "images_per_sample" in takes(found):  # the last image of each row is still to be drawn
         arrays["images_per_sample"] = np.array([3, 4, 3])
         grids, drawn = np.split(arrays["image_grid_thw"], 3), rng.integers(1, 4, (4, 2))
