@@ -19,13 +19,13 @@ def types_of(tokens):
     return jnp.where(tokens == PICTURE, 1, jnp.where(tokens == CLIP, 2, 0)).astype(jnp.int32)
 
 
-# An image of one row, two rows of one slice each, a frame of a video right behind it, text.
+# An image of one column, two rows of one slice each, a frame of a video right behind it, text.
 IMAGE = [1, PICTURE, PICTURE, 2, 3, PICTURE, PICTURE, 4, 5, 3, PICTURE, PICTURE, 4]
 FRAME = [1, CLIP, CLIP, CLIP, 2]
 ROW = jnp.array([TEXT, *IMAGE, 5, *FRAME, TEXT])
-IMAGES, VIDEOS = jnp.array([[2, 4], [2, 4], [2, 4]]), jnp.array([[6, 2]])
-HEIGHTS = [0, 0, 1, 1, 3, 1, 1, 1, 1, 1, 2, 2, 2, 2, 1, 3, 4, 5, 6, 7, 8]
-WIDTHS = [0, 0, 1, 2, 3, 1, 1, 2, 2, 3, 1, 1, 2, 2, 1, 3, 4, 4, 4, 5, 8]
+IMAGES, VIDEOS = jnp.array([[4, 2], [2, 4], [2, 4]]), jnp.array([[6, 2]])
+HEIGHTS = [0, 0, 1, 2, 3, 1, 1, 1, 1, 1, 2, 2, 2, 2, 1, 3, 4, 5, 6, 7, 8]
+WIDTHS = [0, 0, 1, 1, 3, 1, 1, 2, 2, 3, 1, 1, 2, 2, 1, 3, 4, 4, 4, 5, 8]
 
 
 def test_a_row_by_hand():
@@ -51,43 +51,56 @@ def test_rows_of_slices_that_are_not_full_are_one_row():
     assert following == 4
 
 
+# Begins with a marker of no frame, and a slice that there is no frame for; text between slices.
+OTHER = jnp.array([5, TEXT, 3, CLIP, CLIP, 4, TEXT, 1, *[PICTURE] * 3, 2, 3, *[PICTURE] * 2, 4, TEXT, 3, PICTURE, 4, 5])
+HEIGHTS_OF_OTHER = [0, 1, 1, 2, 2, 3, 5, 5, 6, 6, 6, 10, 6, 6, 7, 7, 7, 8, 8, 8, 6]
+WIDTHS_OF_OTHER = [0, 1, 1, 2, 3, 4, 5, 5, 6, 6, 6, 7, 6, 6, 6, 6, 7, 6, 6, 6, 6]
+OTHER_IMAGES, OTHER_VIDEOS = jnp.array([[2, 6], [4, 2], [2, 2]]), jnp.array([[2, 4]])
+
+
 def packed():
-    """Two rows: one of two documents that interrupt each other, padding before and between; one of a document."""
-    one, other = np.asarray(ROW), np.array([TEXT, TEXT, *FRAME, *IMAGE])
-    tokens, ids = np.zeros((2, one.size + other.size + 4), np.int32), np.zeros((2, one.size + other.size + 4), np.int32)
-    cuts = np.split(one, [4, 10]), np.split(other, [8])
-    pieces = [(2, cuts[0][0]), (1, cuts[1][0]), (2, cuts[0][1]), (0, [PICTURE] * 2), (1, cuts[1][1]), (2, cuts[0][2])]
-    at = 2
-    for document, piece in pieces:
-        tokens[0, at : at + len(piece)], ids[0, at : at + len(piece)] = piece, document
-        at += len(piece)
-    tokens[1, : one.size], ids[1, : one.size] = one, 3
-    return jnp.array(tokens), jnp.array(ids), other
+    """Two rows: of two documents that interrupt each other, with padding; of two documents side by side."""
+    pieces = [
+        (0, [PICTURE] * 2),
+        (2, ROW[:5]),
+        (1, OTHER[:7]),
+        (2, ROW[5:10]),
+        (0, [CLIP]),
+        (1, OTHER[7:]),
+        (2, ROW[10:]),
+    ]
+    tokens = np.concatenate([piece for _, piece in pieces])
+    ids = np.concatenate([np.full(len(piece), document) for document, piece in pieces])
+    tokens, ids = np.stack([tokens, [*OTHER, *OTHER, 0, 0, 0]]), np.stack([ids, [3] * 21 + [4] * 21 + [0] * 3])
+    return jnp.array(tokens, jnp.int32), jnp.array(ids, jnp.int32)
 
 
 def test_packed_rows_are_separate_rows():
     """Eager, under jit and under vmap; grids of the rows, or of the whole batch."""
-    tokens, ids, other = packed()
-    # In the packed row the frame of document 1 comes before the image of document 1 and the second slice of 2.
-    images, videos = jnp.array([[[2, 4]] * 6, [[2, 4]] * 3 + [[0, 0]] * 3]), jnp.array([[[6, 2]] * 2, [[0, 0], [6, 2]]])
-    flat = {"image_grids": jnp.array([[2, 4]] * 9), "video_grids": jnp.array([[6, 2]] * 3)}
+    tokens, ids = packed()
+    images = jnp.stack([jnp.concatenate([IMAGES[:2], OTHER_IMAGES, IMAGES[2:]]), jnp.tile(OTHER_IMAGES, (2, 1))])
+    videos = jnp.stack([jnp.concatenate([OTHER_VIDEOS, VIDEOS]), jnp.tile(OTHER_VIDEOS, (2, 1))])
 
     def call(tokens, ids, images, videos):
         return canvas(tokens, types_of(tokens), image_grids=images, video_grids=videos, segment_ids=ids)
 
-    alone = {2: canvas(ROW, types_of(ROW), image_grids=IMAGES, video_grids=VIDEOS)}
-    other = jnp.array(other, jnp.int32)
-    alone |= {1: canvas(other, types_of(other), image_grids=IMAGES, video_grids=VIDEOS), 3: alone[2]}
+    row, _ = canvas(ROW, types_of(ROW), image_grids=IMAGES, video_grids=VIDEOS)
+    other, _ = canvas(OTHER, types_of(OTHER), image_grids=OTHER_IMAGES, video_grids=OTHER_VIDEOS)
     for at, following in (
         call(tokens, ids, images, videos),
         jax.jit(call)(tokens, ids, images, videos),
         jax.jit(jax.vmap(call))(tokens, ids, images, videos),
-        canvas(tokens, types_of(tokens), segment_ids=ids, **flat),
+        call(tokens, ids, images.reshape(-1, 2), videos.reshape(-1, 2)),
     ):
-        for row, document in ((0, 1), (0, 2), (1, 3)):
-            np.testing.assert_array_equal(at[row][ids[row] == document], alone[document][0])
-        np.testing.assert_array_equal(at[ids == 0], 0)
-        assert following.tolist() == [int(alone[2][1]), int(alone[3][1])]
+        for document, alone in ((1, other), (2, row), (3, other), (4, other), (0, np.zeros((6, 3)))):
+            np.testing.assert_array_equal(at[ids == document], alone)
+        assert following.tolist() == [9, 11]
+
+
+def test_text_between_slices_is_of_the_frame_and_a_slice_of_no_frame_opens_one():
+    at, following = canvas(OTHER, types_of(OTHER), image_grids=OTHER_IMAGES, video_grids=OTHER_VIDEOS)
+    assert at[:, 0].tolist() == [0, 1] + [2] * 4 + [5] + [6] * 14
+    assert at[:, 1].tolist() == HEIGHTS_OF_OTHER and at[:, 2].tolist() == WIDTHS_OF_OTHER and following == 11
 
 
 def test_text_alone_and_crops_without_grids_are_text():
