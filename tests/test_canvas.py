@@ -107,6 +107,8 @@ def test_text_alone_and_crops_without_grids_are_text():
     tokens = jnp.array([TEXT, 1, PICTURE, 2, TEXT])
     at, following = jax.jit(canvas)(tokens, types_of(tokens))
     assert at[:, 1].tolist() == [0, 1, 2, 3, 4] and following == 5
+    at, following = canvas(jnp.zeros((2, 0), jnp.int32), jnp.zeros((2, 0), jnp.int32))
+    assert at.shape == (2, 0, 3) and following.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("size", [1, 2, 15, 31])

@@ -125,6 +125,8 @@ def canvas_positions(
     segment_ids = checked_segments(segment_ids, token_types)
     grids = {IMAGE: ("image_grids", image_grids), VIDEO: ("video_grids", video_grids)}
     sizes = {kind: sizes_in_tokens(name, x, token_types, (merge, merge)) for kind, (name, x) in grids.items()}
+    if not tokens.shape[-1]:
+        return jnp.zeros((*tokens.shape, 3), jnp.int32), jnp.zeros(tokens.shape[:-1], jnp.int32)
     documents = jnp.ones_like(token_types) if segment_ids is None else segment_ids
     real = documents != 0
     kinds = jnp.where(real & ((token_types == IMAGE) | (token_types == VIDEO)), token_types, 0)
