@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from posembed_jax.hf.keys import FOLLOW, OWN_HEADS, WHOLE, check_compressed, check_partial, has_own_heads, own_head
+from posembed_jax.hf.keys import WHOLE, check_compressed, check_partial, has_own_heads
 from posembed_jax.hf.layers import of_lists
+from posembed_jax.hf.top_level import fill, fill_original, fill_own_heads, fill_widths, is_entry
 
 Values = Mapping[str, Any]
 Entries = dict[str, dict[str, Any] | None]  # by layer type; by "" where all layers are alike
 
-PARTIAL_WIDTHS = ("rotary_dim", "qk_rope_head_dim")  # channels that turn, where a model's class makes a factor of them
 LONGROPE_TYPES = {"su", "yarn"}  # Phi-3's files say these and have longrope's factors
 
 
@@ -33,7 +33,7 @@ def entries(given: Values, facts: Values, values: Values, layer_types: tuple[str
     labels = {
         *layer_types,
         *(facts["config"].get("_rope_type_labels") or ()),
-        *(k for k in default if _is_entry(default[k])),
+        *(k for k in default if is_entry(default[k])),
     }
     name, raw = _raw(given, facts, follow)
     if facts.get("null_theta_is_none") and raw is not None and raw.get("rope_theta", "") is None:
@@ -65,12 +65,8 @@ def _default(facts: Values, layer_types: tuple[str, ...]) -> dict[str, Any]:
     return {kind: default.get(kind, {"rope_type": "default"}) for kind in dict.fromkeys(layer_types)}
 
 
-def _is_entry(value: Any) -> bool:
-    return value is None or isinstance(value, Mapping)
-
-
 def _by_layer(parameters: Values) -> Entries:
-    nested = {key: value for key, value in parameters.items() if _is_entry(value)}
+    nested = {key: value for key, value in parameters.items() if is_entry(value)}
     return nested or {"": dict(parameters)}
 
 
@@ -106,7 +102,7 @@ def _nested(raw: Values, labels: set[str], name: str, follow: bool) -> Entries:
 def _spread(raw: Values, name: str, given: Values, facts: Values, default: Values, follow: bool) -> Entries:
     """One dict for every layer, put where the model's class puts it."""
     own_heads = has_own_heads(facts)
-    nested = {key: value for key, value in default.items() if _is_entry(value)}
+    nested = {key: value for key, value in default.items() if is_entry(value)}
     targets = [layer for layer, _ in facts["reads"].get(name, ())]
     if not nested:
         return {"": dict(raw)}
@@ -151,22 +147,10 @@ def _complete(
         entry.pop("type", None)
     own = _by_layer(facts["config"].get("rope_parameters", {})).get(layer) or {}
     if has_own_heads(facts):
-        _turning(layer, entry, given, values, told=told, follow=follow)
+        fill_own_heads(layer, entry, given, values, told=told, follow=follow)
     for key in ("rope_theta", "partial_rotary_factor"):
-        _fill(key, layer, entry, given, facts, told=told, follow=follow)
-    width = given.get("head_dim") or facts["config"].get("head_dim")
-    for key in PARTIAL_WIDTHS:
-        by_default = not told and given.get("partial_rotary_factor") is None
-        unsaid = by_default or "partial_rotary_factor" not in entry
-        if key not in facts.get("legacy_keys", ()) or not given.get(key) or not width:
-            continue
-        if unsaid:
-            entry["partial_rotary_factor"] = given[key] / width
-        elif not follow and entry["partial_rotary_factor"] != given[key] / width:
-            raise ValueError(
-                f"{key} is {given[key]}, but partial_rotary_factor is {entry['partial_rotary_factor']} of {width} "
-                "channels; it needs to be said once, or the same."
-            )
+        fill(key, layer, entry, given, facts, told=told, follow=follow)
+    fill_widths(entry, given, facts, told=told, follow=follow)
     partials, scaled = facts.get("layer_partials", {}), entry["rope_type"] != "default"
     if "partial_rotary_factor" not in entry and layer in partials:
         entry["partial_rotary_factor"] = partials[layer]
@@ -175,101 +159,5 @@ def _complete(
     theta = (facts["told_theta"] or {}).get(layer) if told else None
     theta = theta or (own.get("rope_theta") if isinstance(facts["default_theta"], Mapping) or not told else None)
     entry.setdefault("rope_theta", theta or facts["default_theta"])
-    return _originals(layer, entry, {**_default_original(facts), **given}, follow)
-
-
-def _fill(
-    key: str, layer: str, entry: dict[str, Any], given: Values, facts: Values, *, told: str, follow: bool
-) -> None:
-    """A value from the top of the file, where this model's class takes it from; the dict's own goes first."""
-    place = [_like(layer, facts), key]
-    sources = [name for name, places in facts["reads"].items() if name not in WHOLE and place in places]
-    if key == "rope_theta":
-        unprobed = key in facts.get("legacy_keys", ()) and key not in facts["reads"]  # which takes a list alone
-        sources = [key] if unprobed or (told and not sources and not layer) else sources
-    elif told in facts["partials_beside"]:
-        reached = facts["partials_beside"][told]
-        late = layer in facts.get("partials_of_scaled", ()) and entry["rope_type"] == "default"
-        reads = (layer in reached or "" in reached) and not late
-        sources = [key] if reads else [name for name in sources if name != key]
-    elif told and not sources:
-        sources = [key]
-    if key == "partial_rotary_factor" and "partial_rotary_factors" in given and not (follow and told == WHOLE[0]):
-        sources = ["partial_rotary_factors"]
-        if told == WHOLE[0]:
-            entry.setdefault(key, 1.0)
-    if told and has_own_heads(facts):  # one base for all
-        sources = ["rope_theta"] if key == "rope_theta" else []
-    sources = [name for name in sources if given.get(name) is not None]
-    if not follow and key == "rope_theta" and given.get(key) is not None and _unreached(_like(layer, facts), facts):
-        raise ValueError(
-            f"rope_theta is {given[key]}, which transformers gives to some layers and not to {layer!r}; it needs to be "
-            f"said in rope_parameters for each layer type. {FOLLOW}"
-        )
-    for name in sources:
-        value, before = given[name], entry.get(key) if told else None
-        if before is None:
-            entry[key] = value
-        elif before != value and not follow:
-            raise ValueError(
-                f"{name} is {value}, but the rotary dict says {key} {before}; it needs to be said once, or the same."
-            )
-
-
-def _like(layer: str, facts: Values) -> str:
-    """The layer type itself, or, where the default has none such, the one whose values it gets."""
-    known = [key for key, value in facts["config"].get("rope_parameters", {}).items() if _is_entry(value)]
-    return layer if layer in known or "labels_of_layers" not in facts else known[0]
-
-
-def _turning(layer: str, entry: dict[str, Any], given: Values, values: Values, *, told: str, follow: bool) -> None:
-    """Dots 3: how much of a head turns follows from the widths of its type of layer alone."""
-    width, turning = own_head(layer, given, values)
-    if turning > width:
-        raise ValueError(
-            f"the heads of {layer!r} have {width} channels, but {turning} need to turn: head_dim and qk_rope_head_dim "
-            f"(swa_head_dim and {OWN_HEADS}) need to fit."
-        )
-    before = entry.get("partial_rotary_factor")
-    if told and not follow and before not in (None, turning / width):
-        raise ValueError(
-            f"partial_rotary_factor of {layer!r} is {before}, but by head_dim and qk_rope_head_dim (swa_head_dim and "
-            f"{OWN_HEADS}) {turning} of {width} channels turn; it needs to be the same: transformers reads the widths."
-        )
-    if not follow and told and given.get("swa_rope_theta") is not None:
-        raise ValueError(
-            f"swa_rope_theta is {given['swa_rope_theta']}, which transformers does not read beside {told}; it needs to "
-            f"be said in rope_parameters for each layer type. {FOLLOW}"
-        )
-    entry["partial_rotary_factor"] = turning / width
-
-
-def _unreached(layer: str, facts: Values) -> bool:
-    """Whether a top-level theta goes to other layers, and none of another name to this one: OLMo 3's sliding layers."""
-    places = facts["reads"].get("rope_theta", ())
-    others = [place for found in facts["reads"].values() for place in found]
-    return bool(places) and [layer, "rope_theta"] not in others
-
-
-def _default_original(facts: Values) -> dict[str, Any]:
-    key = "original_max_position_embeddings"
-    return {key: facts["config"][key]} if key in facts["config"] else {}
-
-
-def _originals(layer: str, entry: dict[str, Any], given: Values, follow: bool) -> dict[str, Any]:
-    """The original length at the top of the file, which Phi-3 began; it goes before the dict's."""
-    key = "original_max_position_embeddings"
-    top, inside = given.get(key), entry.get(key)
-    if top is not None and not layer and entry["rope_type"] in ("llama3", "yarn", "longrope"):
-        if inside not in (None, top) and not follow:
-            raise ValueError(
-                f"{key} is {top}, but the rotary dict says {inside}; it needs to be said once, or the same."
-            )
-        entry[key] = top
-    longest, said = given.get("max_position_embeddings"), entry.pop("max_position_embeddings", None)
-    if said is not None and longest is not None and said != longest and not follow:
-        raise ValueError(
-            f"max_position_embeddings is {longest}, but the rotary dict says {said}; it needs to be said once, or "
-            "the same."
-        )
+    fill_original(layer, entry, given, facts, follow=follow)
     return entry

@@ -108,8 +108,7 @@ def _all_scaled(given: Values, known: Values, values: Values) -> bool:
 def _head_dims(given: Values, known: Values, values: Values, follow: bool) -> dict[str, Any]:
     """The head dim where it follows from other sizes, and which a file may not contradict."""
     default = known["config"]
-    turning = default.get("qk_rope_head_dim")
-    if turning and default.get("head_dim") == turning:  # of MLA heads, what turns: see `_rotation`
+    if _is_what_turns(known):
         return {}
     if "head_dim" in given and not (known.get("head_dim_is_computed") or reads_no_head_dim(known)):
         return {}
@@ -128,6 +127,12 @@ def _head_dims(given: Values, known: Values, values: Values, follow: bool) -> di
             f"{width}, as the sizes of its attention and the number of heads have it. {FOLLOW}"
         )
     return {"head_dim": width} if "head_dim" in values else {}
+
+
+def _is_what_turns(known: Values) -> bool:
+    """Whether head_dim is that of the part of an MLA head that turns."""
+    turning = known["config"].get("qk_rope_head_dim")
+    return bool(turning) and known["config"].get("head_dim") == turning
 
 
 def _check_width(given: Values, rotations: Rotations) -> None:
@@ -149,8 +154,19 @@ def _rotation(
     layers: tuple[str, ...],
     follow: bool,
 ) -> RoPE:
-    entry = dict(entry)
-    init = known["modeling"]["init"] or ""
+    head_dim = _head_dim(layer, known, given, values, layers)
+    if layer == "" and _is_what_turns(known) and not follow and given.get("head_dim") not in (None, head_dim):
+        raise ValueError(
+            f"head_dim is {given['head_dim']}, but qk_rope_head_dim is {head_dim}; it needs to be the same: these are "
+            "the channels of a head that turn."
+        )
+    entry = _as_read(entry, known, follow)
+    return rotation(entry, known, values, head_dim=head_dim, layer=layer, follow=follow)
+
+
+def _as_read(entry: Values, known: Values, follow: bool) -> dict[str, Any]:
+    """What this model type reads of a rotary dict; the rest is refused, or left out where transformers is followed."""
+    entry, init = dict(entry), known["modeling"]["init"] or ""
     if known.get("temperature") == BETA:
         entry.pop(BETA, None)  # of the queries
     if "alpha" in entry and "ntk_alpha" not in init:
@@ -170,24 +186,10 @@ def _rotation(
         entry = only_read({key: value for key, value in entry.items() if key not in MSCALES or init == IN_FORWARD})
         if init == IN_FORWARD and "long_factor" in entry:  # its frequencies are those of short sequences at any length
             entry["long_factor"] = entry["short_factor"]
-    turning = known["config"].get("qk_rope_head_dim")
-    of_turning = layer == "" and turning and known["config"].get("head_dim") == turning
-    if of_turning and not follow and given.get("head_dim") not in (None, values["qk_rope_head_dim"]):
-        raise ValueError(
-            f"head_dim is {given['head_dim']}, but qk_rope_head_dim is {values['qk_rope_head_dim']}; it needs to be "
-            "the same: these are the channels of a head that turn."
-        )
     needs = ("default" if init.startswith("default_only") else None) or ONE_TYPE.get(init)
     if needs is not None and entry["rope_type"] != needs and not (follow and init == "llama4_vision"):
         raise ValueError(f"rope_type is {entry['rope_type']!r}; this model type needs {needs!r}.")
-    return rotation(
-        entry,
-        known,
-        values,
-        head_dim=_head_dim(layer, known, given, values, layers),
-        layer=layer,
-        follow=follow,
-    )
+    return entry
 
 
 def _check_phimoe(entry: Values) -> None:
@@ -208,7 +210,6 @@ def _head_dim(layer: str, known: Values, given: Values, values: Values, layers: 
         return own_head(layer, given, values)[0]
     if layer in known.get("layer_head_dims", {}) and "per_layer_config" not in given:
         return given.get("global_head_dim") or known["layer_head_dims"][layer]
-    turning = known["config"].get("qk_rope_head_dim")
-    if layer == "" and turning and known["config"].get("head_dim") == turning:
+    if layer == "" and _is_what_turns(known):
         return values["qk_rope_head_dim"]
     return values.get("head_dim")
