@@ -33,7 +33,7 @@ class RoPEMixed(Rotation):
         dim: channels of the head; a multiple of `2 * axes`.
         layout: which channels are a pair: "half", (i, i + dim / 2), or "interleaved", (2 i, 2 i + 1), the authors'.
         axes: A, of the position. With 1, positions are those of text, `[T]` or `[B, T]`, and each head learns RoPE's
-            frequencies; else `[T, A]` or `[B, T, A]`, such as `positions.grid((height, width))`.
+            frequencies (LeRoPE); else `[T, A]` or `[B, T, A]`, such as `positions.grid((height, width))`.
         key_value_heads: K, when each has its own frequencies; they divide the heads of x, in groups. None: all share.
         fractional: also take float32 positions, such as key points; their angles are rounded as float32 products are.
         base: of the magnitudes. They begin as `base ** (-j / count)`, j = 0 ... count - 1 with `count = dim / (2 A)`,
