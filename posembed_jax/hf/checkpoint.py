@@ -162,7 +162,7 @@ def stored(scheme: Scheme, array: str, shape: tuple[int, ...], about: Values) ->
         return (shape[0], *(2 * size - 1 for size in scheme.window)), lambda x: x[:, ::-1, ::-1].reshape(shape)
     if isinstance(scheme, TilePositions) and array == "tiles":
         return (shape[0], math.prod(shape[1:])), lambda x: x.reshape(shape)
-    if isinstance(scheme, T5Bias | ClippedBias | SwinBias | BEiTBias):
+    if isinstance(scheme, T5Bias | ClippedBias | SwinBias | BEiTBias) and about.get("stored") != "heads first":
         return shape[::-1], np.transpose
     if array.startswith("hidden_kernel") or isinstance(scheme, RelativeLogits):
         return shape[:0:-1], lambda x: x.T[None]

@@ -53,8 +53,10 @@ HINTS = {  # in the names of the arrays at a place, or of an array, where its sh
     "units": r"alpha$",
     "subscripts": r"xpath_subs",
 }
-# x before y (LayoutLMv3), every other layer has one (LeViT)
-SKIPPED = {"layoutlmv3": ("attention",), "levit": ("stages", "between")}
+HINTS_OF = {  # for one model type
+    "layoutlmv3": {"table": r"rel_pos_bias", "table_0": r"rel_pos_x_bias", "table_1": r"rel_pos_y_bias"},
+}
+SKIPPED = {"levit": ("stages", "between")}  # every other layer has one
 FLAG = re.compile(r"^use_.*(position|absolute)")  # another place of the same model
 
 
@@ -126,7 +128,8 @@ def names_of(model, positions, left, in_file):
                 continue
             wanted, _ = stored(scheme, array, initializer.shape, positions.about.get(place, {}))
             names = [name for name, p in parameters.items() if fits(tuple(p.shape), wanted)]
-            for hint in (HINTS.get(array), *(HINTS.get(word) for word in words), *words):
+            hints = {**HINTS, **HINTS_OF.get(positions.model_type, {})}
+            for hint in (hints.get(array), *(hints.get(word) for word in words), *words):
                 if array.endswith(("_x", "_y")) and hint is None:
                     hint = rf"embed{array[-2:]}\."
                 if hint and any(re.search(hint, name) for name in names):

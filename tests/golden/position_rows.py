@@ -510,7 +510,9 @@ def box_biases(divided):
     edges = {"buckets": "=rel_2d_pos_bins", "max_distance": "=max_rel_2d_pos", "tensor": "rel_pos_x_bias.weight"}
     heads = "=num_attention_heads"
     return [
-        t5("attention.tokens", heads=heads) | tokens | {"when": "=has_relative_attention_bias", "about": about},
+        t5("attention.tokens", heads=heads)
+        | tokens
+        | {"when": "=has_relative_attention_bias", "about": {**about, "stored": "heads first"}},
         {"place": "attention.boxes", "kind": "t5_axes", "heads": heads, "axes": 2, **edges}
         | {"when": "=has_spatial_attention_bias", "about": {**about, "edges": ["left", "lower"]}},
     ]

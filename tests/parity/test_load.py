@@ -217,3 +217,16 @@ def test_sam_has_tables_of_rows_and_of_columns(tmp_path):
     np.testing.assert_array_equal(
         found.additive["patches"]["table"], array(model.vision_encoder.pos_embed).reshape(64, 8)
     )
+
+
+def test_layoutlmv3_has_biases_of_tokens_and_of_boxes(tmp_path):
+    sizes = {"vocab_size": 40, "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 8, "input_size": 16}
+    sizes |= {"num_hidden_layers": 1, "coordinate_size": 4, "shape_size": 4, "patch_size": 8}
+    model, found = small("layoutlmv3", tmp_path, max_position_embeddings=300, **sizes)
+    boxes, at = np.random.default_rng(0).integers(0, 1000, (250, 4)).astype(np.int32), pe.positions.arange(250)
+    for place, theirs, of in (
+        ("attention.tokens", model.encoder._cal_1d_pos_emb(torch.arange(250)[None]), at),
+        ("attention.boxes", model.encoder._cal_2d_pos_emb(torch.tensor(boxes)[None]), boxes[:, [0, 3]]),
+    ):
+        ours = found.positions.biases[place].bind(found.biases[place])(of, of)
+        np.testing.assert_array_equal(ours, array(theirs)[0])
