@@ -5,6 +5,7 @@ Every message names the argument, what came, what is needed and the remedy.
 
 from __future__ import annotations
 
+import math
 import numbers
 import reprlib
 from collections.abc import Collection, Sequence
@@ -76,8 +77,9 @@ def boolean(name: str, x: Any, needs: str) -> None:
 
 def integers(name: str, x: Any, needs: str) -> jax.Array:
     """`x` as int32: any integer array whose every value fits, by its dtype or because it can be read on the host."""
-    if isinstance(x, int | list | tuple):
+    if isinstance(x, int | list | tuple | np.generic):
         x = np.asarray(x)
+        x = x if x.size else x.astype(np.int32)  # of [] numpy makes floats
     array(name, x, needs)
     if not jnp.issubdtype(x.dtype, jnp.integer):
         remedy = "an int32 array; positions and ids are never cast to the activation dtype, which merges neighbours"
@@ -130,12 +132,12 @@ def flag(name: str, value: Any) -> None:
 
 
 def integer_setting(name: str, value: Any, minimum: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ValueError(f"{name} is {value!r}; it needs to be a Python int of at least {minimum}.")
 
 
 def number_setting(name: str, value: Any, above: float = 0.0) -> None:
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(float(value))
+    real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not real or value <= above:
         raise ValueError(f"{name} is {value!r}; it needs to be a finite Python number above {above:g}.")
 

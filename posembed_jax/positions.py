@@ -30,7 +30,7 @@ def arange(length: int, offset: Any = 0) -> jax.Array:
             in decoding and in chunked prefill. Inside `shard_map`, `lax.axis_index(name) * length`.
 
     Returns:
-        int32 `[T]`, or `[B, T]` for offsets `[B]`.
+        int32 `[T]`, or `[B, T]` for offsets `[B]`. Past the last int32 concrete offsets are refused, traced ones wrap.
 
     >>> from posembed_jax import positions
     >>> positions.arange(3, jnp.array([0, 7])).tolist()

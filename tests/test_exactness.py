@@ -150,6 +150,31 @@ def test_fractional_positions_outside_int32_are_nan(outside):
     assert np.all(np.isnan(cos[0]) & np.isnan(sin[0])) and np.all(np.isfinite(cos[1]))
 
 
+def test_learned_frequencies_between_whole_positions():
+    """With whole turns from one position to the next, which fixed point alone does not see; and their gradient."""
+    frequencies, at = np.float32([4.0, -7.3, 1234.567, 3.1]), np.float32([0.5, -0.25, 1000.37, -5e5 + 0.5, 3e4 + 1 / 3])
+    rope = pe.RoPE(dim=8, layout="half", learned=True, fractional=True)
+    with mpmath.workdps(50):
+        angles = [[mpmath.mpf(float(p)) * mpmath.mpf(float(f)) for f in frequencies] for p in at]
+        want = [np.array([[float(f(a)) for a in row] for row in angles]) for f in (mpmath.cos, mpmath.sin)]
+    for ours, theirs in zip(cos_sin(rope, at, {"frequencies": jnp.asarray(frequencies)}), want, strict=True):
+        assert np.max(np.abs(ours - theirs)) <= 1.2e-7
+    gradient = jax.grad(lambda f: jnp.sum(rope.cos_sin(jnp.float32([0.5]), {"frequencies": f})[1]))(frequencies)
+    np.testing.assert_allclose(gradient, 0.5 * np.cos(0.5 * frequencies), atol=1e-6)
+
+
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+def test_a_frequency_that_is_no_number_is_seen(lost):
+    """Fixed point would make a number of it, and a model that diverged would look healthy."""
+    frequencies = jnp.array([1.0, lost, 2.0, 0.1])
+    for at, settings in ((jnp.array([3]), {}), (jnp.array([0.5]), {"fractional": True})):
+        cos, sin = pe.RoPE(dim=8, layout="half", learned=True, **settings).cos_sin(at, {"frequencies": frequencies})
+        assert np.isnan(cos[0]).tolist() == np.isnan(sin[0]).tolist() == [False, True, False, False]
+    mixed = pe.RoPEMixed(dim=8, layout="half").bind({"frequencies": jnp.stack([frequencies, frequencies[::-1]])[None]})
+    out = mixed(jnp.ones((1, 1, 8)), jnp.array([[3, 1]]))[0, 0, :4]
+    assert np.isnan(out).tolist() == [False, True, True, False]
+
+
 def test_eager_is_jit():
     """Not to the bit: XLA contracts the compiled polynomial's products and sums."""
     rope, positions = pe.RoPE(dim=64, base=1e6, layout="half"), random_positions(500)

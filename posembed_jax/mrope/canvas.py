@@ -101,7 +101,8 @@ def canvas_positions(
     >>> ids = dict(image_start_id=1, image_end_id=2, slice_start_id=3, slice_end_id=4, newline_id=5)
     >>> tokens = jnp.array([9, 1, 7, 7, 2, 3, 7, 7, 7, 7, 4, 3, 7, 7, 4, 9])
     >>> grids = jnp.array([[4, 8], [8, 8], [8, 4]])  # an image and two slices, side by side
-    >>> at, following = pe.mrope.canvas_positions(tokens, (tokens == 7) * 1, merge=4, image_grids=grids, **ids)
+    >>> types = jnp.where(tokens == 7, 1, 0)
+    >>> at, following = pe.mrope.canvas_positions(tokens, types, merge=4, image_grids=grids, **ids)
     >>> at.T.tolist()[1:]
     [[0, 0, 1, 1, 3, 1, 1, 1, 2, 2, 2, 1, 1, 2, 2, 6], [0, 0, 1, 4, 5, 1, 1, 2, 1, 2, 2, 3, 3, 3, 3, 6]]
 

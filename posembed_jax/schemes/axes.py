@@ -45,12 +45,17 @@ class Axes:
     @classmethod
     def sections(cls, sizes: tuple[int, ...]) -> Axes:
         """Runs of pairs, one for each axis; frequencies go on from run to run. Qwen2-VL's time, height, width."""
+        _check_sizes(sizes)
         axis = tuple(a for a, size in enumerate(sizes) for _ in range(size))
         return cls(axis=axis, index=tuple(range(len(axis))), count=len(axis))
 
     @classmethod
     def interleaved(cls, sizes: tuple[int, ...]) -> Axes:
-        """Axes in turn, 0 1 2 0 1 2 ..., until each has its size; what is left over is of axis 0. Qwen3-VL."""
+        """Axes in turn, 0 1 2 0 1 2 ..., until each has its size, or there are no more pairs; others are of axis 0.
+
+        Qwen3-VL.
+        """
+        _check_sizes(sizes)
         count, number = sum(sizes), len(sizes)
         axis = tuple(i % number if i // number < sizes[i % number] else 0 for i in range(count))
         return cls(axis=axis, index=tuple(range(count)), count=count)
@@ -60,3 +65,8 @@ class Axes:
         """A block of `count` pairs for each axis, with the same frequencies in each: vision transformers."""
         axis = tuple(a for a in range(axes) for _ in range(count))
         return cls(axis=axis, index=tuple(range(count)) * axes, count=count)
+
+
+def _check_sizes(sizes: tuple[int, ...]) -> None:
+    if not sizes or not all(isinstance(size, int) and size >= 0 for size in sizes):
+        raise ValueError(f"sizes is {sizes!r}; it needs to be a number of pairs for each axis, such as (16, 24, 24).")

@@ -69,8 +69,16 @@ def learned_cos_sin(positions: jax.Array, frequencies: jax.Array) -> tuple[jax.A
     """`cos` and `sin` of `positions * frequencies` for float32 frequencies `[n]` that may be traced or learned.
 
     Exact for the float32 frequencies given: the product is never rounded, and neither is the gradient's position.
+    positions are as in `cos_sin`, with no limit to the frequencies; one that is not finite gives NaN.
     """
-    return cos_sin(positions, turns_of_float32(frequencies))
+    words = turns_of_float32(frequencies)
+    if jnp.issubdtype(positions.dtype, jnp.floating):
+        # The words are of -1/2 ... 1/2 turn; whole turns count between whole positions.
+        whole = jnp.round(frequencies * np.float32(1 / TAU) - _signed(words[0]).astype(jnp.float32) * 2.0**-32)
+        found = _of_fractions(positions, words, whole.astype(jnp.int32))
+    else:
+        found = cos_sin(positions, words)
+    return _known(found, frequencies)
 
 
 @learned_cos_sin.defjvp
@@ -92,7 +100,15 @@ def summed_cos_sin(positions: jax.Array, frequencies: jax.Array) -> tuple[jax.Ar
     """
     words = turns_of_float32(frequencies)
     axes = range(frequencies.shape[0])
-    return _cos_sin_of_phase(sum((travelled(positions[..., a, None], words[:, a]) for a in axes), jnp.int32(0)))
+    found = _cos_sin_of_phase(sum((travelled(positions[..., a, None], words[:, a]) for a in axes), jnp.int32(0)))
+    return _known(found, jnp.sum(frequencies, axis=0))
+
+
+def _known(found: tuple[jax.Array, jax.Array], frequencies: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """NaN where a frequency is no finite number: fixed point has none such."""
+    cos, sin = found
+    finite = _per_frequency(jnp.isfinite(frequencies), cos)
+    return jnp.where(finite, cos, jnp.nan), jnp.where(finite, sin, jnp.nan)
 
 
 @summed_cos_sin.defjvp
@@ -161,11 +177,19 @@ def _signed(words: jax.Array | np.ndarray) -> jax.Array:
 
 @jax.custom_jvp
 def _fractional_cos_sin(positions: jax.Array, words: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
+    return _of_fractions(positions, words, jnp.zeros(words.shape[-1], jnp.int32))
+
+
+def _of_fractions(
+    positions: jax.Array, words: jax.Array | np.ndarray, whole_turns: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """whole_turns: int32 `[n]`, of each frequency, beside the part of a turn that words have."""
     whole = jnp.floor(positions)
     parts = jnp.minimum((positions - whole) * 2.0**24, 2.0**24 - 1)  # -1e-9 is -1 + 1.0 in float32, and 1.0 would wrap
     fraction = parts.astype(jnp.uint32) << 8  # in units of 2^-32 position
     high = _per_frequency(_signed(words[0]), fraction)
-    cos, sin = _cos_sin_of_phase(travelled(whole, words) + _signed_high_word(high, fraction))
+    turned = _signed_high_word(high, fraction) + _per_frequency(whole_turns, fraction) * _signed(fraction)
+    cos, sin = _cos_sin_of_phase(travelled(whole, words) + turned)
     inside = jnp.abs(positions) < 2.0**31
     return jnp.where(inside, cos, jnp.nan), jnp.where(inside, sin, jnp.nan)
 

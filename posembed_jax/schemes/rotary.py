@@ -37,7 +37,7 @@ class RoPE(Rotation):
         phase: "exact", angles in fixed point, right to 1e-7 at every int32 position; or "float32", the usual rounded
             angle, for bit-near parity with a model that was trained so.
         learned: the frequencies are parameters, which begin at the values above.
-        fractional: also take float32 positions, such as times or coordinates; they need frequencies of at most pi.
+        fractional: also take float32 positions, such as times or coordinates; fixed frequencies are then at most pi.
         scaling: what is done to the frequencies, such as `YaRN(...)`, and the amplitude of cos and sin: 1 for most.
         length: of the sequences, for a scaling that depends on it (DynamicNTK, LongRoPE). None: bind is given it.
         axes: for positions of several numbers `[..., T, A]`, which of them turns each pair; see `Axes`.
@@ -84,6 +84,7 @@ class RoPE(Rotation):
         if self.dim % (2 * self.blocks):
             raise ValueError(f"blocks is {self.blocks}; dim, {self.dim}, needs to be so many runs of whole pairs.")
         self._check_scaling()
+        self._check_fractional()
 
     def _check_scaling(self) -> None:
         if self.axes is not None:
@@ -101,6 +102,15 @@ class RoPE(Rotation):
         checks.integer_setting("length", self.length)
         if not isinstance(self.scaling, LengthScaling):
             raise ValueError(f"length is {self.length}, but scaling is {self.scaling}, which does not depend on it.")
+
+    def _check_fractional(self) -> None:
+        """Between whole positions fixed point does not see whole turns."""
+        unknown = self.learned or (isinstance(self.scaling, LengthScaling) and self.length is None)
+        if self.fractional and self.phase == "exact" and not unknown and max(self.frequencies()) > phase.TAU / 2:
+            raise ValueError(
+                f"fractional is True, but a frequency is {max(self.frequencies()):.4g}; with phase 'exact' it needs to "
+                "be at most pi: make the unit of the positions larger."
+            )
 
     def frequencies(self) -> Frequencies:
         """The exact frequencies, radians per position, one for each pair of channels."""
@@ -147,6 +157,7 @@ class RoPE(Rotation):
                 f"length is given, but {self} has fixed frequencies: it needs a scaling that depends on the length, "
                 "such as DynamicNTK(...), and no length of its own."
             )
+        length = length.item() if isinstance(length, np.generic) else length
         if not hasattr(length, "shape"):
             return dataclasses.replace(self, length=length).bind(params)
         checks.rank("length", length, {0, 1}, "int32 [] or [B]")
@@ -206,6 +217,10 @@ class RoPE(Rotation):
             raise ValueError(
                 "inverse is True, but axes has an angle for each channel: that is no rotation to turn back."
             )
+        lengths = next(iter(arrays.values())).shape[: -2 if "turns" in arrays else -1]
+        if lengths:
+            needs = f"floating [B, T, N, D] with the B of length, which is {list(lengths)}"
+            checks.shape("x", x, (*lengths, None, None, None), needs)
         # Without the barrier XLA fuses the polynomials into the rotation and evaluates them again for every head.
         cos, sin = lax.optimization_barrier(jnp.stack(self._cos_sin(arrays, positions, inverse=inverse)))
         how = "channels" if channels else "pairs"

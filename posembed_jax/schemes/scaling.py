@@ -196,6 +196,12 @@ class YaRN(Scaling):
         for name in ("attention_factor", "mscale", "mscale_all_dim"):
             if getattr(self, name):  # DeepSeek's configs write 0 for none
                 checks.number_setting(name, getattr(self, name))
+        weights = [weight for weight in (self.mscale, self.mscale_all_dim) if weight]
+        if weights and (self.attention_factor or (len(weights) == 1 and weights != [1.0])):
+            raise ValueError(
+                f"mscale is {self.mscale} and mscale_all_dim {self.mscale_all_dim} beside attention_factor "
+                f"{self.attention_factor}; it needs to be both without attention_factor, or neither."
+            )
 
     def amplitude(self) -> float:
         if self.attention_factor:
@@ -260,8 +266,10 @@ class LongRoPE(LengthScaling):
         super().__post_init__()
         for name in ("short_factor", "long_factor"):
             factors = getattr(self, name)
-            if not isinstance(factors, tuple) or not all(isinstance(x, float | int) and x > 0 for x in factors):
-                raise ValueError(f"{name} is {factors!r}; it needs to be a tuple of dim / 2 numbers above 0.")
+            if not isinstance(factors, tuple) or not all(
+                isinstance(x, float | int) and 0 < x < math.inf for x in factors
+            ):
+                raise ValueError(f"{name} is {factors!r}; it needs to be a tuple of dim / 2 finite numbers above 0.")
         checks.number_setting("attention_factor", self.attention_factor)
         if self.long_attention_factor is not None:
             checks.number_setting("long_attention_factor", self.long_attention_factor)
@@ -371,6 +379,10 @@ class Proportional(Scaling):
         if self.fraction > 1:
             raise ValueError(f"fraction is {self.fraction}; it needs to be a share of the frequencies, at most 1.")
         checks.number_setting("factor", self.factor)
+
+    def check(self, count: int) -> None:
+        if int(self.fraction * count) == 0:
+            raise ValueError(f"fraction is {self.fraction}; of {count} frequencies it needs to leave at least one.")
 
     def scale(self, frequencies: Frequencies, base: float) -> Frequencies:
         kept = int(self.fraction * len(frequencies))

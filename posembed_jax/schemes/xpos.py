@@ -17,6 +17,7 @@ from posembed_jax.scheme import Arrays, Initializer
 from posembed_jax.schemes import phase
 from posembed_jax.schemes.frequencies import CONTEXT
 from posembed_jax.schemes.rotary import RoPE
+from posembed_jax.schemes.scaling import LengthScaling
 
 SIDES = ("query", "key")
 LARGEST = 60  # amplitudes are 2^-60 ... 2^60, so that a product of two, with content, is a float32
@@ -40,7 +41,7 @@ class XPos(Rotation):
     `rerotate(keys, positions, old=old.for_keys(), new=new.for_keys())`.
 
     Args:
-        rope: the rotation, of int32 positions without axes. The authors' layout is "interleaved".
+        rope: the rotation, of int32 positions without axes, blocks and length. The authors' layout is "interleaved".
         centre: the position at which nothing is multiplied, best in the middle of the positions in use.
         scale_base: larger decays more slowly.
         gamma: larger decays more slowly.
@@ -68,6 +69,10 @@ class XPos(Rotation):
         checks.contract("rope", self.rope, RoPE, "RoPE(...)")
         if self.rope.axes is not None or self.rope.fractional:
             raise ValueError(f"rope is {self.rope}; it needs to be of int32 positions: without axes and fractional.")
+        if self.rope.blocks > 1 or isinstance(self.rope.scaling, LengthScaling):
+            raise ValueError(
+                f"rope is {self.rope}; it needs to be without blocks, and without a scaling that depends on the length."
+            )
         checks.integer_setting("centre", self.centre, minimum=0)
         checks.number_setting("scale_base", self.scale_base)
         checks.number_setting("gamma", self.gamma)
