@@ -8,17 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from posembed_jax.schemes.scaling import (
-    NTK,
-    DynamicNTK,
-    Linear,
-    Llama3,
-    LongRoPE,
-    Proportional,
-    Scaling,
-    YaRN,
-    longrope_factor,
-)
+from posembed_jax.schemes.length_scaling import DynamicNTK, LongRoPE, longrope_factor
+from posembed_jax.schemes.scaling import NTK, Linear, Llama3, Proportional, Scaling, YaRN
 
 # What says where and how fast, not how it is scaled; whoever reads the whole configuration reads these.
 ELSEWHERE = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved"}

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from posembed_jax.hf.keys import FOLLOW
 from posembed_jax.hf.rope_parameters import scaling as scaling_of
 from posembed_jax.schemes.axes import Axes
+from posembed_jax.schemes.length_scaling import LongRoPE
 from posembed_jax.schemes.mixed import RoPEMixed
 from posembed_jax.schemes.rotary import RoPE
-from posembed_jax.schemes.scaling import LongRoPE
 
 Facts = Mapping[str, Any]
 Values = Mapping[str, Any]

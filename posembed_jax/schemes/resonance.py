@@ -7,7 +7,8 @@ from decimal import Decimal, localcontext
 
 from posembed_jax.schemes import phase
 from posembed_jax.schemes.frequencies import CONTEXT, Frequencies
-from posembed_jax.schemes.scaling import LengthScaling, Scaling
+from posembed_jax.schemes.length_scaling import LengthScaling
+from posembed_jax.schemes.scaling import Scaling
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from posembed_jax.schemes import phase
 from posembed_jax.schemes.axes import Axes
 from posembed_jax.schemes.frequencies import Frequencies, geometric
 from posembed_jax.schemes.layouts import ENDS, LAYOUTS, rotate
-from posembed_jax.schemes.scaling import LengthScaling, Scaling
+from posembed_jax.schemes.length_scaling import LengthScaling
+from posembed_jax.schemes.scaling import Scaling
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from posembed_jax.contracts import Rotation
 from posembed_jax.scheme import Arrays, Initializer
 from posembed_jax.schemes import phase
 from posembed_jax.schemes.frequencies import CONTEXT
+from posembed_jax.schemes.length_scaling import LengthScaling
 from posembed_jax.schemes.rotary import RoPE
-from posembed_jax.schemes.scaling import LengthScaling
 
 SIDES = ("query", "key")
 LARGEST = 60  # amplitudes are 2^-60 ... 2^60, so that a product of two, with content, is a float32
