@@ -239,6 +239,13 @@ def test_numbering_is_found_wherever_the_file_has_it():
     assert hf.from_config({"model_type": "llama"}).numbering is None
 
 
+def test_interleaved_sections_end_where_the_pairs_do():
+    """As slices do: the sections of Qwen3-VL's class in a smaller head."""
+    small = {"model_type": "qwen3_vl_text", "hidden_size": 64, "num_attention_heads": 4, "head_dim": 16}
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [24, 20, 20]}
+    assert hf.from_config(small | {"rope_parameters": rope}).rotation.axes.axis == (0, 1, 2, 0, 1, 2, 0, 1)
+
+
 WINDOWS = ("sliding_attention", "full_attention")
 
 

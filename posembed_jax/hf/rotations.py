@@ -55,7 +55,7 @@ def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | Non
     if follow and layer:
         entry.pop("truncate", None)  # which transformers reads beside nested entries, not in them
     interleaved = (labels["rotate"] or "").startswith("pairs") or labels["apply"] in INTERLEAVED
-    if labels["apply_switch"] == "rope_interleave" if "apply_switch" in labels else False:
+    if labels.get("apply_switch") == "rope_interleave":
         interleaved = config.get("rope_interleave", True)
     named = [entry.pop(name, None) for name in SECTION_KEYS]
     sizes = next(filter(None, named), None) or labels.get("mrope_section_default")
@@ -139,8 +139,10 @@ def _grid(labels: Facts, config: Values, head_dim: int | None, fraction: float, 
         return Grid(dim, Axes(axis=(0, 1) * (dim // 4), index=tuple(range(dim // 2)), count=dim // 2))
     if recompose is None or sizes is None:
         return Grid(dim, None)
-    if recompose == "mrope_interleaved":  # time has what the others leave
-        sizes = ((dim + 1) // 2 - sum(sizes[1:]), *sizes[1:])
+    if recompose == "mrope_interleaved":  # sections end where the pairs do, and time has what the others leave
+        count = (dim + 1) // 2
+        others = [min(size, len(range(axis, count, len(sizes)))) for axis, size in enumerate(sizes)][1:]
+        sizes = (count - sum(others), *others)
     elif sum(sizes) != dim // 2:
         raise ValueError(
             f"the sections of rope_parameters are {list(sizes)}; they need to sum to {dim // 2}, half of the "
