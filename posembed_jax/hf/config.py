@@ -11,16 +11,15 @@ from typing import Any
 from posembed_jax.hf.expressions import evaluate
 from posembed_jax.hf.facts import facts
 from posembed_jax.hf.found import Positions, Rotations
-from posembed_jax.hf.keys import FOLLOW, is_rotary
 from posembed_jax.hf.leaf import leaf
 from posembed_jax.hf.multimodal import numbering
+from posembed_jax.hf.parts import check_alike, check_top, is_another, is_known, part_of
 from posembed_jax.hf.places import placed
 from posembed_jax.hf.rope_parameters import rope_parameters
 from posembed_jax.schemes.rotary import RoPE
 from posembed_jax.schemes.scaling import Linear
 
 Values = Mapping[str, Any]
-SIZES = ("hidden_size", "num_attention_heads", "num_hidden_layers")
 WIDTHS = ("num_attention_heads", "num_heads", "head_dim", "memory_attention_hidden_size")  # of a model that attends
 
 
@@ -58,19 +57,14 @@ def _positions(config: Values, known: Values, follow: bool) -> Positions:
         raise ValueError(
             f"model_type is {name!r}, of whose positions this library has none: {others['no_scheme'][name]}."
         )
-    if not _is_known(name, known):
+    if not is_known(name, known):
         raise ValueError(f"model_type is {name!r}; it needs to be one of transformers', such as 'llama' or 'bert'.")
-    parts = found.get("sub_configs", {})
-    towers = {
-        key: _positions(part, known, follow)
-        for key, kind in parts.items()
-        if (part := _part(config, key, kind, parts, known)) is not None
-    }
+    towers = _towers(config, name, known, follow)
     whole = Positions(model_type=name)
     if "modeling" in found and any(size in found["config"] for size in WIDTHS):
         whole = leaf(config, name, found, follow)
-    elif parts and not follow:
-        _check_top(config, towers, parts)
+    elif towers and not follow:
+        check_top(config, known)
     if name in others["types"]:
         places = placed(config, name, others["types"][name], rotary="modeling" in found, follow=follow)
         whole = dataclasses.replace(
@@ -86,6 +80,28 @@ def _positions(config: Values, known: Values, follow: bool) -> Positions:
         whole = _standing(whole, config, others["rotations"][name])
     rule, settings = numbering(config, known) or (whole.position_ids, None)
     return dataclasses.replace(whole, towers=towers, position_ids=rule, numbering=settings)
+
+
+def _towers(config: Values, name: str, known: Values, follow: bool) -> dict[str, Positions]:
+    """The positions of each part of a composite; none for other models."""
+    towers = {}
+    for key, of_part in known["parts"].get(name, {}).items():
+        part = part_of(config, key, of_part, known, follow)
+        if part is None:
+            continue
+        towers[key] = _positions(part, known, follow)
+        given = config.get(key) or {}
+        if not follow and is_another(given, of_part, known):
+            check_alike(key, towers[key], _named(given, known))
+    return towers
+
+
+def _named(given: Values, known: Values) -> Positions | None:
+    """A part as the type that its file names; None where the file is not of that type: its other keys contradict it."""
+    try:
+        return _positions(given, known, False)
+    except ValueError:
+        return None
 
 
 def _standing(found: Positions, config: Values, known: Values) -> Positions:
@@ -111,37 +127,6 @@ def _of_layers(found: Positions, known: Values, values: Values) -> Positions:
         if isinstance(rope, RoPE):
             rotations[kind] = dataclasses.replace(rope, scaling=Linear(factor=factors[kind]))
     return dataclasses.replace(found, rotations=rotations, layers=kinds)
-
-
-def _is_known(name: Any, known: Values) -> bool:
-    others = known["others"]
-    found = (known["types"], known["composites"], others["types"], others["composites"], others["without"])
-    return any(name in names for names in found)
-
-
-def _part(config: Values, key: str, kind: str | None, parts: Values, known: Values) -> Values | None:
-    """The dict of one part, None if nothing is known of it; older files have that of the text beside the others'."""
-    part = config.get(key)
-    if not _is_known((part or {}).get("model_type", kind), known):
-        return None
-    if part is None and key == "text_config" and any(size in config for size in SIZES):
-        part = {name: value for name, value in config.items() if name not in parts}
-    return {**(part or {}), "model_type": (part or {}).get("model_type", kind) if part and key in config else kind}
-
-
-def _check_top(config: Values, towers: Mapping[str, Positions], parts: Values) -> None:
-    """What stands at the top of a composite's file and speaks of rotation needs to be what its text part says."""
-    text = config.get("text_config")
-    if "text_config" in towers and text is None:
-        return  # which was read from the top
-    for key in sorted(key for key in config if is_rotary(key) or key == "head_dim"):
-        value = config[key]
-        if key in parts or value is None or value == (text or {}).get(key):
-            continue
-        raise ValueError(
-            f"{key} is {value}, which transformers does not read beside the configurations of {sorted(parts)}; it "
-            f"needs to be said in one of them. {FOLLOW}"
-        )
 
 
 def to_config(positions: Positions) -> dict[str, Any]:

@@ -8,13 +8,15 @@ from typing import Any
 
 ROTARY = "rotary_types.json"
 OTHERS = "position_types.json"
+PARTS = "part_types.json"
 
 
 def facts() -> dict[str, Any]:
-    """What is known of transformers' model types: `tests/golden/make_types.py` and `make_positions.py` write it.
+    """What is known of transformers' model types, as tests/golden/make_types.py and its neighbours write it.
 
-    `types` and `composites` are of rotation, `others` of all other positions.
+    `types` and `composites` are of rotation, `others` of all other positions; `parts` and `tops` say how composites
+    read their files.
     """
     folder = resources.files("posembed_jax.hf")
-    rotary, others = (json.loads(folder.joinpath(name).read_text()) for name in (ROTARY, OTHERS))
-    return {**rotary, "others": others}
+    rotary, others, parts = (json.loads(folder.joinpath(name).read_text()) for name in (ROTARY, OTHERS, PARTS))
+    return {**rotary, "others": others, "parts": parts["parts"], "tops": parts["tops"]}

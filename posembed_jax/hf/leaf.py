@@ -49,7 +49,7 @@ def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
             rotations = {"scaled": rotations[""], "unscaled": unscaled}
         if not follow:
             check_original(given, known, values, dicts)
-            _check_width(given, rotations)
+            _check_width(given, known, rotations)
         elsewhere = {"rope_scaling", "rope_theta", "partial_rotary_factor", "rotary_dim", "attn_rotary_emb"}
         elsewhere |= {*known["reads"]}
         values = {key: value for key, value in values.items() if key not in elsewhere | LISTS}
@@ -135,10 +135,11 @@ def _is_what_turns(known: Values) -> bool:
     return bool(turning) and known["config"].get("head_dim") == turning
 
 
-def _check_width(given: Values, rotations: Rotations) -> None:
+def _check_width(given: Values, known: Values, rotations: Rotations) -> None:
+    """How many channels turn, where it is said twice; MiniMax M3's class writes another number, which nothing reads."""
     found = [rope.dim for rope in rotations.values() if rope]
     for key in ("rotary_dim", "attn_rotary_emb"):
-        if given.get(key) is not None and any(dim != given[key] for dim in found):
+        if given.get(key) not in (None, known["config"].get(key)) and any(dim != given[key] for dim in found):
             raise ValueError(
                 f"{key} is {given[key]}, but by the rotary dict and head_dim {found[0]} channels turn; it needs to be "
                 "said once, or the same: by partial_rotary_factor."

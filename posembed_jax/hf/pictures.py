@@ -39,8 +39,11 @@ def patch_table(table: jax.Array, shape: Shape, about: Values) -> jax.Array:
 
     Source: https://github.com/huggingface/transformers/tree/v5.23.0/src/transformers/models.
     """
-    if "shape" not in about:
-        raise ValueError(f"about is {dict(about)!r}; it needs to be that of a table of patches, which has a shape.")
+    if not isinstance(about, Mapping) or "shape" not in about:
+        raise ValueError(
+            f"about is {about!r}; it needs to be that of a table of patches, which has a shape: "
+            "from_config(config).about[place], of a tower where there are several."
+        )
     old, front, behind = tuple(about["shape"]), about.get("prefix", 0), about.get("behind", 0)
     checks.sizes("shape", shape)
     if len(shape) != len(old) or ("resize" not in about and shape != old):
@@ -80,9 +83,10 @@ def patch_positions(shape: Shape, about: Values) -> jax.Array:
 
     Source: https://github.com/huggingface/transformers/tree/v5.23.0/src/transformers/models.
     """
-    if "axes" not in about:
+    if not isinstance(about, Mapping) or "axes" not in about:
         raise ValueError(
-            f'about is {dict(about)!r}; it needs to be about["rotation"] of a model that turns the patches of pictures.'
+            f'about is {about!r}; it needs to be about["rotation"] of a model that turns the patches of pictures: '
+            'from_config(config).about["rotation"], of a tower where there are several.'
         )
     film = (1, *shape) if isinstance(shape, tuple) and len(shape) == 2 else shape
     if about.get("centers"):
