@@ -246,7 +246,7 @@ def test_interleaved_sections_end_where_the_pairs_do():
     assert hf.from_config(small | {"rope_parameters": rope}).rotation.axes.axis == (0, 1, 2, 0, 1, 2, 0, 1)
 
 
-WINDOWS = ("sliding_attention", "full_attention")
+WINDOWS = SLIDING, FULL = ("sliding_attention", "full_attention")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ WINDOWS = ("sliding_attention", "full_attention")
             },
             ("",) * 4,
         ),
-        ({"model_type": "zamba2"}, (None,) * 4),
+        ({"model_type": "zamba2", "num_hidden_layers": 54}, (None,) * 54),
         (
             {"model_type": "zamba2", "use_mem_rope": True, "layer_types": ["linear_attention", "hybrid"] * 2},
             (None, "") * 2,
@@ -296,6 +296,44 @@ WINDOWS = ("sliding_attention", "full_attention")
         ({"model_type": "molmo2_text"}, ("",) * 4),
         ({"model_type": "molmo2_text", "rope_scaling_layers": [1]}, ("unscaled", "scaled", "unscaled", "unscaled")),
         ({"model_type": "clvp_encoder", "use_rotary_embedding": False}, (None,) * 4),
+        # What the file says of its kinds of layers, and files of older names
+        ({"model_type": "bamba", "attn_layer_indices": [1, 3]}, (None, "", None, "")),
+        ({"model_type": "lfm2", "full_attn_idxs": [2]}, (None, None, "", None)),
+        ({"model_type": "qwen3_next", "full_attention_interval": 3}, (None, None, "", None)),
+        ({"model_type": "qwen3_5_text", "full_attention_interval": 2}, (None, "", None, "")),
+        ({"model_type": "afmoe", "global_attn_every_n_layers": 2}, ("", None, "", None)),
+        ({"model_type": "bailing_hybrid", "layer_group_size": 2}, (None, "", None, "")),
+        ({"model_type": "recurrent_gemma", "block_types": ["recurrent", "attention"]}, (None, "", None, "")),
+        ({"model_type": "smollm3", "no_rope_layer_interval": 2}, ("", None, "", None)),
+        ({"model_type": "modernbert", "global_attn_every_n_layers": 2}, (FULL, SLIDING, FULL, SLIDING)),
+        ({"model_type": "ultrabert", "attention_windows": [0, 64, 64, 0]}, (FULL, SLIDING, SLIDING, FULL)),
+        ({"model_type": "dots3_note_text", "use_sliding_window": False}, ("indexed_attention",) * 4),
+        ({"model_type": "dots3_note_text", "layer_types": [FULL] * 4}, ("indexed_attention",) * 4),
+        ({"model_type": "deepseek_v4", "compress_ratios": [0, 4, 128, 0, 0]}, ("main", "compress", "compress", "main")),
+        ({"model_type": "cohere2_moe", "first_k_dense_replace": 1}, ("",) * 4),
+        ({"model_type": "cohere2_moe", "first_k_dense_replace": 0, "sliding_window_pattern": 2}, ("", None, "", None)),
+        (
+            {"model_type": "zamba2", "use_mem_rope": True, "layers_block_type": ["mamba", "hybrid"] * 2},
+            (None, "") * 2,
+        ),
+        (
+            {
+                "model_type": "granitemoehybrid",
+                "position_embedding_type": "rope",
+                "layer_types": ["mamba", "attention", "mamba", "mamba"],
+            },
+            (None, "", None, None),
+        ),
+        ({"model_type": "gemma3_text", "layer_types": ["attention"] * 4, "sliding_window_pattern": 6}, (FULL,) * 4),
+        (
+            {"model_type": "exaone4", "layer_types": [SLIDING] * 3 + [FULL], "sliding_window_pattern": "LLLG"},
+            ("", "", "", None),
+        ),
+        # Lengths that no pattern repeats to
+        ({"model_type": "gemma4_text"}, (SLIDING,) * 3 + (FULL,)),
+        ({"model_type": "gemma4_text", "num_hidden_layers": 8}, (SLIDING,) * 5 + (FULL, SLIDING, FULL)),
+        ({"model_type": "flint"}, (None, None, "", None)),
+        ({"model_type": "olmo_hybrid", "num_hidden_layers": 3}, (None, None, "")),
     ],
 )
 def test_which_layers_rotate(config, layers):

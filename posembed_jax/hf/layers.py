@@ -6,36 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from posembed_jax.hf.expressions import evaluate
 from posembed_jax.hf.found import Rotations
 from posembed_jax.hf.keys import FOLLOW
+from posembed_jax.hf.layer_types import no_rope_layers, number_of_layers
 from posembed_jax.schemes.rotary import RoPE
 
 Values = Mapping[str, Any]
 WITHOUT_ATTENTION = ("linear_attention", "conv")
 LISTS = {"rope_theta": "rope_theta", "partial_rotary_factors": "partial_rotary_factors"}  # with a value for each layer
 COMPRESSED = ["main", "compress"]  # DeepSeek-V4's two dicts: of layers with a window, and of those that compress
-
-
-def layer_types_of(given: Values, known: Values, values: Values) -> tuple[str, ...]:
-    """The file's; else the default ones, whose pattern goes on for as many layers as the file has."""
-    count = values.get("num_hidden_layers") or 0
-    if given.get("layer_types") is not None:
-        predicting = given.get("num_nextn_predict_layers") or 0  # Step 3.5 lists those layers after the others
-        kinds = tuple(given["layer_types"])
-        return kinds[:count] if len(kinds) == count + predicting else kinds
-    if "window_pattern" in known and given.get("sliding_window_pattern"):
-        every = int(given["sliding_window_pattern"])
-        return tuple("sliding_attention" if (i + 1) % every else "full_attention" for i in range(count))
-    default = [kind for kind, count in known["config"].get("layer_types_runs", ()) for _ in range(count)]
-    return tuple(_continued(default, count))
-
-
-def _continued(pattern: list[Any], count: int) -> list[Any]:
-    """What repeats in pattern, count times in all; nothing of an empty one."""
-    for period in range(1, len(pattern) + 1):
-        if all(pattern[i] == pattern[i % period] for i in range(len(pattern))):
-            return [pattern[i % period] for i in range(count)]
-    return []
 
 
 def by_layer(
@@ -49,14 +29,16 @@ def by_layer(
         given, known, values: the file, what is known of its model type, and the two together.
         follow: do what transformers does with what it does not read, silently.
     """
-    count = len(kinds) or values.get("num_hidden_layers") or 0
+    count = len(kinds) or number_of_layers(values)
     keys = _of_kinds(rotations, kinds, count, given, known)
     bases = _bases(given, known, count)
     if bases and known["layer_bases"] == "own":
         rotations, keys = _of_bases(rotations, bases)
     elif given.get("layer_rope_theta") and not follow:
         _check_bases(rotations, bases)
-    rotates = [True] * len(keys) if not bases else [bool(base) for base in bases]
+    default = known.get("rotates", True)  # Muse counts from the last layer
+    rotates = [bool(evaluate(default, {"num_hidden_layers": count, "i": i})) for i in range(count)]
+    rotates = [bool(base) for base in bases] or rotates
     rotates = [a and b for a, b in zip(rotates, _rotating(given, known, values, kinds, len(keys)), strict=True)]
     found = (key if on else None for key, on in zip(keys, rotates, strict=True))
     return rotations, tuple(None if key is None or rotations.get(key) is None else key for key in found)
@@ -91,40 +73,36 @@ def _rotating(given: Values, known: Values, values: Values, kinds: tuple[str, ..
     if rule == "sliding" or (rule == "sliding_if_windowed" and windowed):
         rotates = [kind == "sliding_attention" for kind in kinds]
     elif rule in ("windowed", "windowed_or_dense"):
-        dense = given.get("mlp_layer_types") or [None] * len(kinds)
-        if rule == "windowed_or_dense" and given.get("first_k_dense_replace") and not given.get("mlp_layer_types"):
-            raise ValueError(
-                f"first_k_dense_replace is {given['first_k_dense_replace']}; the layers that rotate follow from "
-                "layer_types and mlp_layer_types, which need to be given as well."
-            )
+        dense = _mlp_types(given, count)
         forced = rule == "windowed_or_dense" and given.get("prefix_dense_sliding_window_pattern", 1) == 1
         rotates = [
             (kind == "sliding_attention" and windowed) or (forced and mlp == "dense")
             for kind, mlp in zip(kinds, dense, strict=True)
         ]
-    if "no_rope_layers" not in known["keys"]:
-        return rotates
-    told = values.get("no_rope_layers")
-    if not told and "no_rope_layers_runs" in values:
-        interval = values.get("no_rope_layer_interval") or 4
-        told = [int((i + 1) % interval != 0) for i in range(count)]
-    if told and len(told) != count:
-        raise ValueError(f"no_rope_layers is {told}; it needs {count} numbers, as num_hidden_layers is.")
+    told = no_rope_layers(given, known, values)
     return [a and bool(b) for a, b in zip(rotates, told, strict=True)] if told else rotates
 
 
+def _mlp_types(given: Values, count: int) -> list[str]:
+    """ "dense" or "sparse" for each layer: Cohere 2's first dense ones rotate, too."""
+    first = given.get("first_k_dense_replace", 0)
+    kinds = given.get("mlp_layer_types") or ["dense" if i < first else "sparse" for i in range(count)]
+    if len(kinds) != count:
+        raise ValueError(
+            f"mlp_layer_types has {len(kinds)} names, and num_hidden_layers is {count}; it needs one name for each "
+            "layer."
+        )
+    return kinds
+
+
 def _bases(given: Values, known: Values, count: int) -> list[float]:
-    """`layer_rope_theta`: the base of each layer, 0 for one that does not rotate; [] where there is none."""
+    """`layer_rope_theta`: the base of each layer, 0 for one that does not rotate; [] where the file says none."""
     if "layer_bases" not in known:
         return []
-    if (told := given.get("layer_rope_theta")) is not None:
-        if len(told) != count:
-            raise ValueError(f"layer_rope_theta is {told}; it needs {count} numbers, as num_hidden_layers is.")
-        return list(told)
-    if known["layer_bases"] == "own":  # by default, that of the rotary dict
-        return []
-    default = [base for base, run in known["config"]["layer_rope_theta_runs"] for _ in range(run)]
-    return _continued(default[::-1], count)[::-1]  # Muse counts from the last layer
+    told = given.get("layer_rope_theta")
+    if told is not None and len(told) != count:
+        raise ValueError(f"layer_rope_theta is {told}; it needs {count} numbers, as num_hidden_layers is.")
+    return list(told or ())
 
 
 def _of_bases(rotations: Rotations, bases: list[float]) -> tuple[Rotations, tuple[str, ...]]:

@@ -8,7 +8,8 @@ from typing import Any
 from posembed_jax.hf.entries import entries
 from posembed_jax.hf.found import Positions, Rotations
 from posembed_jax.hf.keys import FOLLOW, check_keys, check_original, has_own_heads, own_head
-from posembed_jax.hf.layers import by_layer, layer_types_of
+from posembed_jax.hf.layer_types import layer_types_of
+from posembed_jax.hf.layers import by_layer
 from posembed_jax.hf.rope_parameters import MSCALES, only_read
 from posembed_jax.hf.rotations import (
     MEMORY_HEADS,
@@ -29,8 +30,11 @@ Values = Mapping[str, Any]
 def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
     given = _renamed(config, known)
     values = known["config"] | given
+    for key in ("hidden_size", "num_attention_heads"):
+        if values.get(key) is not None and (not isinstance(values[key], int) or values[key] < 1):
+            raise ValueError(f"{key} is {values[key]!r}; it needs to be a whole number from 1 on.")
     values |= _head_dims(given, known, values, follow)
-    layer_types = layer_types_of(given, known, values)
+    layer_types = layer_types_of(given, known, values, follow)
     rotations: Rotations
     if not {"rope_parameters", "rope_theta"} & {*known["keys"], *known["config"]} or without_dict(known):
         check_keys(given, known, follow, dicts=False)

@@ -23,6 +23,7 @@ import re
 import warnings
 
 from index_rules import index_rule
+from layer_rules import ROTATES, layer_types
 
 CONFIG_KEYS = (
     "num_hidden_layers",
@@ -49,7 +50,6 @@ CONFIG_KEYS = (
     "qk_rope_head_dim",
     "qk_nope_head_dim",
     "global_head_dim",
-    "layer_types",
     "no_rope_layers",
     "no_rope_layer_interval",
     "rope_interleave",
@@ -71,7 +71,6 @@ CONFIG_KEYS = (
     "position_embeddings_type",
     "num_register_tokens",
     "_rope_type_labels",
-    "layer_rope_theta",
     "cross_attention_layers",
     "sliding_window",
     "use_mem_rope",
@@ -706,14 +705,10 @@ def config_facts(config_class):
         if value is None or value == {}:
             continue
         if key == "attribute_map":
-            value = {name: to for name, to in value.items() if name in CONFIG_KEYS or to in CONFIG_KEYS}
+            value = {name: to for name, to in value.items() if {name, to} & {*CONFIG_KEYS, "layer_types"}}
             if not value:
                 continue
-        if (
-            isinstance(value, list)
-            and len(value) > 2
-            and key in ("layer_types", "no_rope_layers", "sliding_window_pattern", "layer_rope_theta")
-        ):
+        if isinstance(value, list) and len(value) > 2 and key == "no_rope_layers":
             key, value = f"{key}_runs", runs(value)
         values[key] = value
     return values, error
@@ -827,18 +822,6 @@ def computes_head_dim(config_class):
         return True
     try:
         return config_class(head_dim=48).head_dim != 48
-    except Exception:
-        return False
-
-
-def window_pattern(config_class):
-    """Whether every so many layers, by sliding_window_pattern, one is without a window."""
-    try:
-        return all(
-            config_class(num_hidden_layers=7, sliding_window_pattern=every).layer_types
-            == [("sliding", "full")[(i + 1) % every == 0] + "_attention" for i in range(7)]
-            for every in (2, 3)
-        )
     except Exception:
         return False
 
@@ -1010,10 +993,11 @@ def type_facts(config_class, parts):
         facts["layer_bases"] = kind
     if found := switch(parts):
         facts["switch"] = found
+    facts["layer_types"] = layer_types(config_class, parts)
+    if config_class.model_type in ROTATES:
+        facts["rotates"] = ROTATES[config_class.model_type]
     if found := rotating_layers(parts):
         facts["rotating_layers"] = found
-    if window_pattern(config_class):
-        facts["window_pattern"] = True
     if any("get('rope_theta') is not None" in ast.unparse(node) for _, node in parts.nodes):
         facts["null_theta_is_none"] = True
     if error:

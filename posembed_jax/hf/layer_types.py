@@ -1,0 +1,130 @@
+"""Of which type each layer is: by the list of the file, or by the rule of its model type over other keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from posembed_jax.hf.expressions import evaluate, names_in
+from posembed_jax.hf.keys import FOLLOW
+
+Values = Mapping[str, Any]
+OLDER = {
+    "attention": "full_attention",
+    "deepseek_sparse_attention": "indexed_attention",
+    "mamba": "linear_attention",
+    "qwen_sparse_attention": "indexed_attention",
+}
+# Of one of these a rule makes all types: a list beside it says the same, or the file contradicts itself.
+PATTERNS = {
+    "attention_windows",
+    "compress_ratios",
+    "full_attention_interval",
+    "full_attn_idxs",
+    "global_attn_every_n_layers",
+    "layer_group_size",
+    "sliding_window_pattern",
+}
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError)
+
+
+def layer_types_of(given: Values, known: Values, values: Values, follow: bool) -> tuple[str, ...]:
+    """The type of each layer; () where all of a model type are alike.
+
+    Args:
+        given, known, values: the file, what is known of its model type, and the two together.
+        follow: do what transformers does with what it does not read, silently.
+    """
+    count, rule = number_of_layers(values), known["layer_types"]
+    names = {**rule.get("reads", {}), **given, "num_hidden_layers": count}
+    names["no_rope_layers"] = no_rope_layers(given, known, values)
+    told = given.get("layer_types")
+    if told is None:
+        return _by_rule(rule, names)
+    kinds = [OLDER.get(kind, kind) for kind in told]
+    unknown = sorted({str(kind) for kind in kinds if kind not in rule["known"]})
+    if unknown and follow and "rule" not in rule:
+        return ()  # transformers does not read it
+    if unknown:
+        raise ValueError(
+            f"layer_types has {unknown}, which this model type does not know; each needs to be one of {rule['known']}."
+        )
+    longer = evaluate(rule.get("longer_by", 0), {**names, "told": kinds})
+    if len(kinds) not in (count, count + longer):
+        raise ValueError(
+            f"layer_types has {len(kinds)} names, and num_hidden_layers is {count}; it needs one name for each layer."
+        )
+    read = tuple(
+        evaluate(rule.get("as_given", "=kind"), names | {"i": i, "kind": kind}) for i, kind in enumerate(kinds)
+    )
+    if not follow:
+        _check_read(kinds[:count], read[:count], rule, given, names)
+    return _by_rule(rule, names) if "computed" in rule else read[:count]
+
+
+def number_of_layers(values: Values) -> int:
+    """0 where the model type does not say it."""
+    count = values.get("num_hidden_layers")
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
+        raise ValueError(f"num_hidden_layers is {count!r}; it needs to be a whole number, such as 32.")
+    return count or 0
+
+
+def no_rope_layers(given: Values, known: Values, values: Values) -> tuple[int, ...]:
+    """For each layer 1 where it rotates: of the file, or by an interval; () where the model type has no such list."""
+    if "no_rope_layers" not in known["keys"]:
+        return ()
+    count, told = number_of_layers(values), given.get("no_rope_layers")
+    if told and len(told) != count:
+        raise ValueError(f"no_rope_layers is {told}; it needs {count} numbers, as num_hidden_layers is.")
+    if told:
+        return tuple(told)
+    interval = values.get("no_rope_layer_interval", 4)
+    if not isinstance(interval, int) or interval == 0:
+        raise ValueError(f"no_rope_layer_interval is {interval!r}; it needs to be a whole number from 1 on.")
+    return tuple(int((i + 1) % interval != 0) for i in range(count))
+
+
+def _by_rule(rule: Values, names: Values) -> tuple[str, ...]:
+    """The types that follow from other keys of the file."""
+    count = names["num_hidden_layers"]
+    if "rule" not in rule:
+        return ()
+    if rule.get("needs", count) != count:
+        raise ValueError(
+            f"num_hidden_layers is {count}; without layer_types it needs to be {rule['needs']}, of which "
+            "transformers knows the types."
+        )
+    try:
+        return tuple(evaluate(rule["rule"], {**names, "i": i}) for i in range(count))
+    except MALFORMED as error:
+        read = {key: names[key] for key in sorted(rule.get("reads", {}))}
+        raise ValueError(
+            f"config has {read}, of which the types of {count} layers cannot be made ({error}); it needs to have "
+            "layer_types, or whole numbers from 1 on and lists with a value for each layer."
+        ) from error
+
+
+def _check_read(kinds: list[str], read: tuple[str, ...], rule: Values, given: Values, names: Values) -> None:
+    """Whether transformers reads the list as it stands, and no other key says something else."""
+    if "forces" in rule and kinds != [*read]:
+        raise ValueError(
+            f"layer_types ends with {kinds[-1]!r}, of which transformers makes {read[-1]!r} for this model type; it "
+            f"needs to say so. {FOLLOW}"
+        )
+    reads = rule.get("reads", {})
+    beside = {key for key in PATTERNS & names_in(rule.get("rule")) if given.get(key) not in (None, reads[key])}
+    if "computed" in rule:
+        beside |= {*reads}
+    elif not beside:
+        return
+    try:
+        by_rule = _by_rule(rule, names)
+    except ValueError:  # as of EXAONE 4's "LLLG", which stands beside a list that says the same
+        return
+    if by_rule != read:
+        others = {key: names[key] for key in sorted(beside)}
+        raise ValueError(
+            f"layer_types is {kinds}, but by the model type{f' and {others}' if others else ''} the layers are "
+            f"{[*by_rule]}; it needs to be said once, or the same. {FOLLOW}"
+        )
