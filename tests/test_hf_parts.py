@@ -91,3 +91,8 @@ def test_a_backbone_without_a_scheme_may_be_left_out_where_transformers_is_follo
     assert set(hf.from_config(file, follow_upstream_bugs=True).towers) == {"text_config"}
     with pytest.raises(ValueError, match="'my_llm'"):
         hf.from_config({"model_type": "llava", "text_config": {"model_type": "my_llm"}}, follow_upstream_bugs=True)
+
+
+@pytest.mark.parametrize("name, key", [("granite_docling", "vision_config"), ("maskformer", "decoder_config")])
+def test_a_part_that_is_null_is_missing(name, key):
+    assert hf.from_config({"model_type": name, key: None}) == hf.from_config({"model_type": name})

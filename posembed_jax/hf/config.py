@@ -60,6 +60,8 @@ def _positions(config: Values, known: Values, follow: bool) -> Positions:
     if not is_known(name, known):
         raise ValueError(f"model_type is {name!r}; it needs to be one of transformers', such as 'llama' or 'bert'.")
     towers = _towers(config, name, known, follow)
+    parts = known["parts"].get(name, {})
+    config = {key: value for key, value in config.items() if value is not None or key not in parts}  # null is missing
     whole = Positions(model_type=name)
     if "modeling" in found and any(size in found["config"] for size in WIDTHS):
         whole = leaf(config, name, found, follow)

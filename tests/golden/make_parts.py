@@ -142,6 +142,10 @@ def part_facts(config_class, config, key, spec, known):
         little = part_of(config_class, key, LITTLE | ({"model_type": found["type"]} if found["type"] else {}))
         if little is not None and differences(little, known) == defaults:
             found["completed"] = True
+            if "fixed" not in found:  # and another type may read others of them
+                known_of_any = set().union(*(known_keys(known, name) for name in known["types"]))
+                more = {name: value for name, value in spec.init_kwargs.items() if name in known_of_any}
+                found["defaults"] = {**more, **defaults}
     if from_top(config_class, key, part):
         found["from_top"] = True
     return found
