@@ -68,10 +68,16 @@ def in_words(found):
 def leaves(known):
     """Model types that are no composites of others and have positions."""
     others = known["others"]
-    parts = {name: {*filter(None, facts["sub_configs"].values())} for name, facts in others["composites"].items()}
+    parts = {name: types_of_parts(name, known) for name in known["parts"]}
     named = {*known["types"], *others["types"], *others["no_scheme"]}
     named |= {name for name, facts in known["composites"].items() if "modeling" in facts}
-    return sorted(name for name in named if not parts.get(name))
+    return sorted(name for name in named if not parts.get(name) or name in others["no_scheme"])
+
+
+def types_of_parts(name, known):
+    """The types of the parts that a composite has by default."""
+    parts = known["parts"].get(name, {}).values()
+    return [part["type"] for part in parts if part["type"] and "optional" not in part]
 
 
 def codes(name, known):
@@ -88,9 +94,9 @@ def codes(name, known):
 def tower_types(name, known):
     """A type, and the types of its parts, however deep."""
     yield name
-    for kind in known["others"]["composites"].get(name, {}).get("sub_configs", {}).values():
-        if kind:
-            yield from tower_types(kind, known)
+    for part in known["parts"].get(name, {}).values():
+        if part["type"]:
+            yield from tower_types(part["type"], known)
 
 
 def golden(known):
@@ -149,7 +155,7 @@ def table(known):
 def page():
     known = facts()
     rows, counts = table(known)
-    composites = sorted(set(known["others"]["composites"]) - set(rows))
+    composites = sorted(set(known["parts"]) - set(rows))
     without = known["others"]["without"]
     proved = counts["golden"] + counts["same code"]
 

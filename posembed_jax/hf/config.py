@@ -52,7 +52,7 @@ def from_config(config: Values | str | os.PathLike[str], *, follow_upstream_bugs
 def _positions(config: Values, known: Values, follow: bool) -> Positions:
     name = str(config.get("model_type"))
     others = known["others"]
-    found = known["types"].get(name) or known["composites"].get(name) or others["composites"].get(name) or {}
+    found = known["types"].get(name) or known["composites"].get(name) or {}
     if name in others["no_scheme"]:
         raise ValueError(
             f"model_type is {name!r}, of whose positions this library has none: {others['no_scheme'][name]}."

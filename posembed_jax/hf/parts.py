@@ -35,7 +35,7 @@ def part_of(config: Values, key: str, of_part: Values, known: Values, follow: bo
 
 def is_known(name: Any, known: Values) -> bool:
     others = known["others"]
-    found = (known["types"], known["composites"], others["types"], others["composites"], others["without"])
+    found = (known["types"], known["parts"], others["types"], others["without"])
     return any(name in names for names in found)
 
 

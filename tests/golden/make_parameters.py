@@ -211,7 +211,7 @@ def main():
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     known, found = facts(), {}
-    every = {*known["types"], *known["composites"], *known["others"]["types"], *known["others"]["composites"]}
+    every = {*known["types"], *known["composites"], *known["others"]["types"], *known["parts"]}
     for model_type in options.types.split(",") if options.types else sorted(every):
         left = []
         try:

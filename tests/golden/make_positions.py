@@ -332,18 +332,6 @@ def facts_of(model_type, config_class, rows):
     return facts
 
 
-def parts_of(config_class):
-    try:
-        config = config_class()
-    except Exception:
-        config = None
-    found = {}
-    for name, part in config_class.sub_configs.items():
-        built_one = getattr(getattr(config, name, None), "model_type", None)
-        found[name] = built_one or getattr(part, "model_type", None) or None
-    return found
-
-
 def rotation_of(model_type, about):
     found = {"about": about} | ({"layers": LAYERS[model_type]} if model_type in LAYERS else {})
     config, names = config_of(model_type)(), names_in(found) - {"i"}
@@ -364,11 +352,9 @@ def main():
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    types, composites, failed = {}, {}, {}
+    types, failed = {}, {}
     for model_type in sorted(CONFIG_MAPPING.keys()):
         config_class = CONFIG_MAPPING[model_type]
-        if getattr(config_class, "sub_configs", None):
-            composites[model_type] = {"sub_configs": parts_of(config_class)}
         if model_type not in ROWS or not only(arguments, model_type):
             continue
         try:
@@ -377,7 +363,6 @@ def main():
             failed[model_type] = error
             print(f"{model_type}: {type(error).__name__} {str(error)[:300]}")
     result = {
-        "composites": composites,
         "transformers_version": transformers.__version__,
         "rotations": {name: rotation_of(name, about) for name, about in ROTATIONS.items()},
         "types": types,
@@ -385,7 +370,8 @@ def main():
         "without": sorted(WITHOUT),
     }
     rotary = json.loads((pathlib.Path(__file__).parents[2] / "posembed_jax/hf/rotary_types.json").read_text())
-    known = {*rotary["types"], *rotary["composites"], *composites, *ROWS, *NO_SCHEME, *WITHOUT}
+    composites = {name for name, kind in CONFIG_MAPPING.items() if getattr(kind, "sub_configs", None)}
+    known = {*rotary["types"], *composites, *ROWS, *NO_SCHEME, *WITHOUT}
     print("not read yet:", sorted(set(CONFIG_MAPPING.keys()) - known))
     if arguments.output:
         arguments.output.write_text(json.dumps(result, sort_keys=True, indent=0, separators=(",", ":")) + "\n")
