@@ -56,8 +56,8 @@ def files(name):
     for key, of_part in KNOWN["parts"][name].items():
         yield f"{key} is empty", {key: {}}
         yield f"{key} is null", {key: None}
-        yield f"{key} of 6 layers", {key: {"num_hidden_layers": 6}}
-        yield f"{key} of 6 layers, named", {key: {"num_hidden_layers": 6, "model_type": of_part["type"]}}
+        yield f"{key} of 3 layers", {key: {"num_hidden_layers": 3}}
+        yield f"{key} of 3 layers, named", {key: {"num_hidden_layers": 3, "model_type": of_part["type"]}}
         if "fixed" in of_part:
             yield f"{key} named {name}", {key: {"model_type": name}}
             yield f"{key} named by nobody", {key: {"model_type": "nobody"}}
@@ -66,7 +66,7 @@ def files(name):
         for other in of_part.get("renamed", ()):
             yield f"{key} named {other}", {key: {"model_type": other}}
     if "text_config" in KNOWN["parts"][name]:
-        yield "layers at the top", {"num_hidden_layers": 6}
+        yield "layers at the top", {"num_hidden_layers": 3}
 
 
 def differences(name, file):
