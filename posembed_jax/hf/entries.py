@@ -11,7 +11,7 @@ from typing import Any
 
 from posembed_jax.hf.keys import WHOLE, check_compressed, check_partial, has_own_heads
 from posembed_jax.hf.layers import of_lists
-from posembed_jax.hf.top_level import fill, fill_original, fill_own_heads, fill_widths, is_entry
+from posembed_jax.hf.top_level import check_reached, fill, fill_original, fill_own_heads, fill_widths, is_entry
 
 Values = Mapping[str, Any]
 Entries = dict[str, dict[str, Any] | None]  # by layer type; by "" where all layers are alike
@@ -73,6 +73,11 @@ def _by_layer(parameters: Values) -> Entries:
 def _raw(given: Values, facts: Values, follow: bool) -> tuple[str, Values | None]:
     """What the file says, and where."""
     found = {name: given[name] for name in WHOLE if given.get(name)}
+    for name, value in found.items():
+        if not isinstance(value, Mapping):
+            raise ValueError(
+                f"{name} is {value!r}; it needs to be a dict, such as {{'rope_type': 'linear', 'factor': 2.0}}."
+            )
     if "rope_scaling" in found and facts["told_theta"] is None:
         if not follow:
             raise ValueError(
@@ -159,5 +164,7 @@ def _complete(
     theta = (facts["told_theta"] or {}).get(layer) if told else None
     theta = theta or (own.get("rope_theta") if isinstance(facts["default_theta"], Mapping) or not told else None)
     entry.setdefault("rope_theta", theta or facts["default_theta"])
+    if not follow:
+        check_reached(layer, entry, given, facts)
     fill_original(layer, entry, given, facts, follow=follow)
     return entry

@@ -17,7 +17,27 @@ POSITIONAL = re.compile(
 )
 # What these keys say is not the rotation: dropout, sizes of grids, an attention bias.
 BESIDES = re.compile(r"dropout|feat_sizes|k_sizes|^alibi$")
-NEUTRAL = (("rotary_pct", 1.0),)  # which Cohere 2's files say, and which changes nothing
+# What published files say that is so anyway, and that nothing reads; with other values it is refused.
+NEUTRAL = {
+    "rotary_pct": 1.0,  # Cohere 2
+    "rotary": True,  # GPT-J
+    "use_rotary_pos_emb": True,  # Hunyuan
+    "position_embedding_xdrope": False,
+}
+PAIRS_NEIGHBOURS = {  # the same of the layout: the value where neighbours are pairs
+    "rope_interleaved": True,  # SmolLM
+    "rope_interleave": True,  # GLM-5
+    "indexer_rope_interleave": True,
+    "rope_is_neox_style": False,  # PaddleOCR-VL
+}
+# Layouts of transformers' functions: whatever else these say of dtypes and of how tables are stored.
+INTERLEAVED = (
+    "deinterleave_then_half",
+    "complex",
+    "pairs_matrix",
+    "pairs_sin_cos_halves_and_values",
+    "narrow_tables_to_pairs",
+)
 WHOLE = "rope_parameters", "rope_scaling"
 PASSING = "qk_nope_head_dim"
 OWN_HEADS = "swa_qk_rope_head_dim"  # Dots 3: each type of layer has a head of its own
@@ -31,20 +51,43 @@ def check_keys(given: Values, facts: Values, follow: bool, *, dicts: bool) -> No
     """
     known = {*facts["keys"], *facts["config"], *facts.get("legacy_keys", ()), *facts["config"].get("attribute_map", ())}
     known |= {*WHOLE, *facts["reads"], "partial_rotary_factor", "attn_rotary_emb"} if dicts else set()
-    default = facts["config"].get("rope_parameters", {}).values()
-    known |= {ORIGINAL} if dicts and not any(isinstance(value, Mapping) for value in default) else set()
+    if dicts and _is_flat(facts["config"].get("rope_parameters", {})):
+        known |= {ORIGINAL}
+        elsewhere = any(
+            ["", "rope_theta"] in places for places in facts["reads"].values()
+        )  # GPT-NeoX's rotary_emb_base
+        known |= {"rope_theta"} if any(given.get(name) for name in WHOLE) and not elsewhere else set()
     known |= set(WINDOWED_HEAD) if has_own_heads(facts) else set()
     known |= {key.removesuffix("_runs") for key in facts["config"]}
     unknown = sorted(
         key
         for key, value in given.items()
-        if is_rotary(key) and key not in known and value is not None and (key, value) not in NEUTRAL
+        if is_rotary(key) and key not in known and value is not None and not _is_so_anyway(key, value, given, facts)
     )
     if unknown and not follow:
         raise ValueError(
             f"config has {unknown}, which transformers does not read for this model_type; it needs to be without them. "
             f"{FOLLOW}"
         )
+
+
+def _is_flat(parameters: Values) -> bool:
+    """Whether it is one rotary dict, for all layers."""
+    return not any(isinstance(value, Mapping) for value in parameters.values())
+
+
+def _is_so_anyway(key: str, value: Any, given: Values, facts: Values) -> bool:
+    if key in PAIRS_NEIGHBOURS:
+        return (value == PAIRS_NEIGHBOURS[key]) == pairs_neighbours(facts)
+    if key == "theta":  # LFM2's files say it twice
+        return value == given.get("rope_theta")
+    return key in NEUTRAL and value == NEUTRAL[key]
+
+
+def pairs_neighbours(facts: Values) -> bool:
+    """Whether the pairs of channels are neighbours, the layout "interleaved"."""
+    labels = facts["modeling"]
+    return (labels["rotate"] or "").startswith("pairs") or labels["apply"] in INTERLEAVED
 
 
 def is_rotary(key: str) -> bool:

@@ -29,6 +29,9 @@ Values = Mapping[str, Any]
 
 def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
     given = _renamed(config, known)
+    nested = config.get("attn_config")
+    if name == "dbrx" and not follow and nested and nested.get("rope_theta"):  # where transformers forgets it
+        given = {**given, "rope_theta": nested["rope_theta"]}
     values = known["config"] | given
     for key in ("hidden_size", "num_attention_heads"):
         if values.get(key) is not None and (not isinstance(values[key], int) or values[key] < 1):

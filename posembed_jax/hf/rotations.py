@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from posembed_jax.hf.keys import FOLLOW
+from posembed_jax.hf.keys import FOLLOW, pairs_neighbours
 from posembed_jax.hf.rope_parameters import scaling as scaling_of
 from posembed_jax.schemes.axes import Axes
 from posembed_jax.schemes.length_scaling import LongRoPE
@@ -19,14 +19,6 @@ from posembed_jax.schemes.rotary import RoPE
 Facts = Mapping[str, Any]
 Values = Mapping[str, Any]
 
-# Whatever else these say of dtypes and of how tables are stored, they pair neighbours.
-INTERLEAVED = (
-    "deinterleave_then_half",
-    "complex",
-    "pairs_matrix",
-    "pairs_sin_cos_halves_and_values",
-    "narrow_tables_to_pairs",
-)
 MEMORY_HEADS = "half_of_memory_head"
 LAST_CHANNELS = "last_channels_tables_to_pairs_float32"
 
@@ -54,9 +46,10 @@ def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | Non
     entry = dict(entry)
     if follow and layer:
         entry.pop("truncate", None)  # which transformers reads beside nested entries, not in them
-    interleaved = (labels["rotate"] or "").startswith("pairs") or labels["apply"] in INTERLEAVED
+    interleaved = pairs_neighbours(facts)
     if labels.get("apply_switch") == "rope_interleave":
         interleaved = config.get("rope_interleave", True)
+    _check_interleaved(entry, labels, follow)
     named = [entry.pop(name, None) for name in SECTION_KEYS]
     sizes = next(filter(None, named), None) or labels.get("mrope_section_default")
     fraction = _fraction(entry, facts, follow)
@@ -71,6 +64,8 @@ def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | Non
         )
     if isinstance(scaling, LongRoPE):
         _check_factors(scaling, grid, head_dim, fraction)
+    if isinstance(entry["rope_theta"], str):
+        raise ValueError(f"rope_theta is {entry['rope_theta']!r}; it needs to be a number.")
     dim, base = grid.dim, float(entry["rope_theta"])
     if dim % 2:  # transformers makes one frequency more, over the odd width
         dim, base = dim + 1, base ** ((dim + 1) / dim)
@@ -86,6 +81,18 @@ def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | Non
         blocks=grid.blocks,
         clockwise=labels["rotate"] == "half_negated",
     )
+
+
+def _check_interleaved(entry: dict[str, Any], labels: Facts, follow: bool) -> None:
+    """Whether the axes of M-RoPE take turns is the model's, whatever its file says."""
+    own = labels["recompose"] == "mrope_interleaved"
+    for key in ("mrope_interleaved", "interleaved"):
+        told = entry.pop(key, None)
+        if told not in (None, own) and not follow:
+            raise ValueError(
+                f"{key} is {told}, but the sections of this model_type are {'' if own else 'not '}interleaved; it "
+                f"needs to be {own} or left out. {FOLLOW}"
+            )
 
 
 def _check_factors(scaling: LongRoPE, grid: Grid, head_dim: int | None, fraction: float) -> None:

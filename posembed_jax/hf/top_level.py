@@ -18,11 +18,6 @@ def is_entry(value: Any) -> bool:
 
 def fill(key: str, layer: str, entry: dict[str, Any], given: Values, facts: Values, *, told: str, follow: bool) -> None:
     """A value from the top of the file, where this model's class takes it from; the dict's own goes first."""
-    if not follow and key == "rope_theta" and given.get(key) is not None and _unreached(_like(layer, facts), facts):
-        raise ValueError(
-            f"rope_theta is {given[key]}, which transformers gives to some layers and not to {layer!r}; it needs to be "
-            f"said in rope_parameters for each layer type. {FOLLOW}"
-        )
     if key == "partial_rotary_factor" and told == WHOLE[0] and _by_lists(given, told, follow):
         entry.setdefault(key, 1.0)
     for name in _sources(key, layer, entry, given, facts, told=told, follow=follow):
@@ -69,6 +64,16 @@ def _like(layer: str, facts: Values) -> str:
     """The layer type itself, or, where the default has none such, the one whose values it gets."""
     known = [key for key, value in facts["config"].get("rope_parameters", {}).items() if is_entry(value)]
     return layer if layer in known or "labels_of_layers" not in facts else known[0]
+
+
+def check_reached(layer: str, entry: Values, given: Values, facts: Values) -> None:
+    """A base at the top of the file that these layers do not get, and that is not theirs all the same."""
+    told = given.get("rope_theta")
+    if told is not None and entry["rope_theta"] != told and _unreached(_like(layer, facts), facts):
+        raise ValueError(
+            f"rope_theta is {told}, which transformers gives to some layers and not to {layer!r}; it needs to be said "
+            f"in rope_parameters for each layer type. {FOLLOW}"
+        )
 
 
 def _unreached(layer: str, facts: Values) -> bool:

@@ -889,6 +889,9 @@ UNNAMED_SCALE = re.compile(
 )
 
 
+SCALED_QUERY = re.compile(r"query_layer \* self\.attention_head_size \*\* \(?-0\.5")  # ESM, before it rotates
+
+
 def softmax_scale(parts):
     """How the attention classes that rotate scale their logits: labels of SOFTMAX_SCALES, or the code itself."""
     names = {function.name for _, function in parts.functions["apply"].values()}
@@ -904,6 +907,8 @@ def softmax_scale(parts):
                 text = ast.unparse(statement.value)
                 found.append((bool(names & set(used_names(node))), SOFTMAX_SCALES.get(text, text)))
     rotating = [text for rotates, text in found if rotates] or [text for _, text in found]
+    if rotating == ["one"] and any(SCALED_QUERY.search(ast.unparse(node)) for _, node in parts.nodes):
+        return ["head_dim"]
     if not rotating and any(UNNAMED_SCALE.search(ast.unparse(node)) for _, node in parts.nodes):
         return ["head_dim"]
     return list(dict.fromkeys(rotating))
