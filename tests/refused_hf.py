@@ -329,7 +329,7 @@ ROWS = [
         "config",
         {"model_type": "bamba", "num_hidden_layers": 1, "layer_types": ["attention"]},
         ValueError,
-        "layer_types is ['full_attention'], but by the model type and {'attn_layer_indices': None} the layers",
+        "layer_types is ['attention'], but by the model type and {'attn_layer_indices': None} the layers",
         "",
     ),
     (

@@ -41,25 +41,23 @@ def layer_types_of(given: Values, known: Values, values: Values, follow: bool) -
     told = given.get("layer_types")
     if told is None:
         return _by_rule(rule, names)
-    kinds = [OLDER.get(kind, kind) for kind in told]
-    unknown = sorted({str(kind) for kind in kinds if kind not in rule["known"]})
-    if unknown and follow and "rule" not in rule:
+    if "rule" not in rule and (follow or not count):
         return ()  # transformers does not read it
+    unknown = sorted({str(kind) for kind in told if OLDER.get(kind, kind) not in rule["known"]})
     if unknown:
         raise ValueError(
             f"layer_types has {unknown}, which this model type does not know; each needs to be one of {rule['known']}."
         )
-    longer = evaluate(rule.get("longer_by", 0), {**names, "told": kinds})
-    if len(kinds) not in (count, count + longer):
+    longer = evaluate(rule.get("longer_by", 0), {**names, "told": told})
+    if len(told) not in (count, count + longer):
         raise ValueError(
-            f"layer_types has {len(kinds)} names, and num_hidden_layers is {count}; it needs one name for each layer."
+            f"layer_types has {len(told)} names, and num_hidden_layers is {count}; it needs one name for each layer."
         )
-    read = tuple(
-        evaluate(rule.get("as_given", "=kind"), names | {"i": i, "kind": kind}) for i, kind in enumerate(kinds)
-    )
+    kinds = [evaluate(rule.get("as_given", "=kind"), names | {"i": i, "kind": told[i]}) for i in range(count)]
+    read = tuple(OLDER.get(kind, kind) for kind in kinds)
     if not follow:
-        _check_read(kinds[:count], read[:count], rule, given, names)
-    return _by_rule(rule, names) if "computed" in rule else read[:count]
+        _check_read([*told[:count]], read, rule, given, names)
+    return _by_rule(rule, names) if "computed" in rule else read
 
 
 def number_of_layers(values: Values) -> int:
@@ -88,7 +86,7 @@ def no_rope_layers(given: Values, known: Values, values: Values) -> tuple[int, .
 def _by_rule(rule: Values, names: Values) -> tuple[str, ...]:
     """The types that follow from other keys of the file."""
     count = names["num_hidden_layers"]
-    if "rule" not in rule:
+    if rule.get("rule") is None:
         return ()
     if rule.get("needs", count) != count:
         raise ValueError(
@@ -105,11 +103,11 @@ def _by_rule(rule: Values, names: Values) -> tuple[str, ...]:
         ) from error
 
 
-def _check_read(kinds: list[str], read: tuple[str, ...], rule: Values, given: Values, names: Values) -> None:
+def _check_read(told: list[str], read: tuple[str, ...], rule: Values, given: Values, names: Values) -> None:
     """Whether transformers reads the list as it stands, and no other key says something else."""
-    if "forces" in rule and kinds != [*read]:
+    if "forces" in rule and OLDER.get(told[-1], told[-1]) != read[-1]:
         raise ValueError(
-            f"layer_types ends with {kinds[-1]!r}, of which transformers makes {read[-1]!r} for this model type; it "
+            f"layer_types ends with {told[-1]!r}, of which transformers makes {read[-1]!r} for this model type; it "
             f"needs to say so. {FOLLOW}"
         )
     reads = rule.get("reads", {})
@@ -125,6 +123,6 @@ def _check_read(kinds: list[str], read: tuple[str, ...], rule: Values, given: Va
     if by_rule != read:
         others = {key: names[key] for key in sorted(beside)}
         raise ValueError(
-            f"layer_types is {kinds}, but by the model type{f' and {others}' if others else ''} the layers are "
+            f"layer_types is {told}, but by the model type{f' and {others}' if others else ''} the layers are "
             f"{[*by_rule]}; it needs to be said once, or the same. {FOLLOW}"
         )

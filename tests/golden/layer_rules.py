@@ -43,7 +43,7 @@ BY_PATTERN = {"rule": every("sliding_window_pattern"), "reads": PATTERN}
 GLOBAL = {"rule": either("i % global_attn_every_n_layers", SLIDING), "reads": {"global_attn_every_n_layers": 3}}
 LINEAR_FIRST = {"rule": every("full_attention_interval", LINEAR), "reads": INTERVAL}
 EXAONE = {
-    "rule": either("sliding_window and (i + 1) % sliding_window_pattern", SLIDING),
+    "rule": either("sliding_window != None and (i + 1) % sliding_window_pattern", SLIDING),
     "reads": {"sliding_window": 4096, "sliding_window_pattern": 4},
 }
 FOURTH_FROM_FIRST = {"rule": either("i % 4", SLIDING)}
@@ -90,11 +90,12 @@ RULES = {
     "diffusion_gemma_text": FULL_LAST,
     "dots1": SOME_WINDOWS,
     "dots3_note_text": {
-        "rule": "=('indexed_attention' if use_dsa else 'full_attention')"
+        "rule": "=('full_attention' if use_dsa == False else 'indexed_attention')"
         " if not use_sliding_window or i < 2 or i % 4 == 1 else 'sliding_attention'",
         # Older files say "full_attention" of layers with an indexer; those with per_layer_config mean it.
-        "as_given": "=kind if kind == 'sliding_attention' or (use_dsa == 'unsaid' and per_layer_config != None)"
-        " else 'indexed_attention' if use_dsa else 'full_attention'",
+        "as_given": "=kind if use_dsa == None or (use_dsa == 'unsaid' and per_layer_config != None)"
+        " else 'indexed_attention' if use_dsa and kind == 'full_attention'"
+        " else 'full_attention' if not use_dsa and kind == 'indexed_attention' else kind",
         "reads": {"per_layer_config": None, "use_dsa": "unsaid", "use_sliding_window": True},
     },
     "embedding_gemma2_text": FULL_LAST
@@ -120,6 +121,7 @@ RULES = {
         "rule": either("full_attn_idxs == None or i in full_attn_idxs", FULL, "conv"),
         "reads": {"full_attn_idxs": None},
     },
+    "lfm2_moe": {"rule": None},  # the file needs to say them
     "lfm3": {"rule": "='full_attention' if i % 4 == 2 else 'sliding_attention' if i % 4 == 0 and i > 0 else 'conv'"},
     "lfm3_vl_vision": {"rule": either("i < 2 or i % 2", "conv")},
     "llama4_text": {"rule": either("no_rope_layers[i]", "chunked_attention"), "reads": {"no_rope_layers": None}},
@@ -243,6 +245,6 @@ def check(config_class, rule):
             continue
         names = rule.get("reads", {}) | {"num_hidden_layers": count}
         names |= {"no_rope_layers": getattr(config, "no_rope_layers", None)}
-        found = [evaluate(rule["rule"], names | {"i": i}) for i in range(count)] if rule else None
+        found = [evaluate(rule["rule"], names | {"i": i}) for i in range(count)] if rule.get("rule") else None
         if found != (None if built is None else list(built)):
             raise SystemExit(f"{config_class.model_type}: of {count} layers {found}, not {built}")
