@@ -53,9 +53,8 @@ def check_keys(given: Values, facts: Values, follow: bool, *, dicts: bool) -> No
     known |= {*WHOLE, *facts["reads"], "partial_rotary_factor", "attn_rotary_emb"} if dicts else set()
     if dicts and _is_flat(facts["config"].get("rope_parameters", {})):
         known |= {ORIGINAL}
-        elsewhere = any(
-            ["", "rope_theta"] in places for places in facts["reads"].values()
-        )  # GPT-NeoX's rotary_emb_base
+        # GPT-NeoX has another name for it.
+        elsewhere = any(["", "rope_theta"] in places for places in facts["reads"].values())
         known |= {"rope_theta"} if any(given.get(name) for name in WHOLE) and not elsewhere else set()
     known |= set(WINDOWED_HEAD) if has_own_heads(facts) else set()
     known |= {key.removesuffix("_runs") for key in facts["config"]}
