@@ -388,6 +388,14 @@ ROWS = [
     (
         FILE,
         "config",
+        {"model_type": "gemma4_text", "sliding_window_pattern": 4},
+        ValueError,
+        "config has ['sliding_window_pattern'], which transformers does not read for this model_type; of which type",
+        "",
+    ),
+    (
+        FILE,
+        "config",
         {"model_type": "granite_swa", "layer_rope_theta": [0, 1e6]},
         ValueError,
         "layer_rope_theta is [0, 1000000.0]; it needs 24 numbers",

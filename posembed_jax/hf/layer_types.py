@@ -25,6 +25,7 @@ PATTERNS = {
     "layer_group_size",
     "sliding_window_pattern",
 }
+ALL_PATTERNS = PATTERNS | {"attn_layer_indices", "block_types"}
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError)
 
 
@@ -40,7 +41,14 @@ def layer_types_of(given: Values, known: Values, values: Values, follow: bool) -
     names["no_rope_layers"] = no_rope_layers(given, known, values)
     told = given.get("layer_types")
     if told is None:
-        return _by_rule(rule, names)
+        kinds = _by_rule(rule, names)
+        unread = sorted(key for key in ALL_PATTERNS - {*rule.get("reads", ())} if given.get(key) is not None)
+        if unread and len({*kinds}) > 1 and not follow:
+            raise ValueError(
+                f"config has {unread}, which transformers does not read for this model_type; of which type each layer "
+                f"is needs to be said by layer_types. {FOLLOW}"
+            )
+        return kinds
     if "rule" not in rule and (follow or not count):
         return ()  # transformers does not read it
     unknown = sorted({str(kind) for kind in told if OLDER.get(kind, kind) not in rule["known"]})
@@ -48,13 +56,13 @@ def layer_types_of(given: Values, known: Values, values: Values, follow: bool) -
         raise ValueError(
             f"layer_types has {unknown}, which this model type does not know; each needs to be one of {rule['known']}."
         )
-    longer = evaluate(rule.get("longer_by", 0), {**names, "told": told})
+    longer = evaluate(rule.get("longer_by", 0), {**names, "told": told}) or 0
     if len(told) not in (count, count + longer):
         raise ValueError(
             f"layer_types has {len(told)} names, and num_hidden_layers is {count}; it needs one name for each layer."
         )
-    kinds = [evaluate(rule.get("as_given", "=kind"), names | {"i": i, "kind": told[i]}) for i in range(count)]
-    read = tuple(OLDER.get(kind, kind) for kind in kinds)
+    named = [evaluate(rule.get("as_given", "=kind"), names | {"i": i, "kind": told[i]}) for i in range(count)]
+    read = tuple(OLDER.get(kind, kind) for kind in named)
     if not follow:
         _check_read([*told[:count]], read, rule, given, names)
     return _by_rule(rule, names) if "computed" in rule else read
@@ -105,7 +113,7 @@ def _by_rule(rule: Values, names: Values) -> tuple[str, ...]:
 
 def _check_read(told: list[str], read: tuple[str, ...], rule: Values, given: Values, names: Values) -> None:
     """Whether transformers reads the list as it stands, and no other key says something else."""
-    if "forces" in rule and OLDER.get(told[-1], told[-1]) != read[-1]:
+    if "forces" in rule and told and OLDER.get(told[-1], told[-1]) != read[-1]:
         raise ValueError(
             f"layer_types ends with {told[-1]!r}, of which transformers makes {read[-1]!r} for this model type; it "
             f"needs to say so. {FOLLOW}"
