@@ -116,6 +116,7 @@ def found(parameters, case="flat", **settings):
     sliding = parameters if case == "nested, same" else PLAIN
     config = {
         "model_type": "gemma3_text",
+        "num_hidden_layers": 2,
         "layer_types": ["full_attention", "sliding_attention"],
         "rope_parameters": {"full_attention": parameters, "sliding_attention": sliding},
     }
@@ -175,7 +176,9 @@ def test_rope_validation(case):
 
 def test_rope_bad_layer_types():
     """Layer types beside a dict that is not by layer type: transformers takes it for all layers, and so do we."""
-    assert found(PLAIN, layer_types=["full", "sliding"]) == found(PLAIN)
+    assert found(PLAIN, num_hidden_layers=2, layer_types=["full_attention", "sliding_attention"]) == found(PLAIN)
+    with pytest.raises(ValueError, match=r"layer_types has \['full', 'sliding'\], which this model type does not know"):
+        found(PLAIN, num_hidden_layers=2, layer_types=["full", "sliding"])
 
 
 @CASES
