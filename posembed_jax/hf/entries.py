@@ -1,7 +1,7 @@
 """The rotary dicts of a transformers configuration, one for each layer type, from all the forms that files have.
 
 A file may have `rope_parameters` (5.x), `rope_scaling` beside `rope_theta` (4.x), or names of its model's own; what a
-model's class makes of each key was found out by trying, and is in `rotary_types.json` under `reads`.
+model's class makes of each key was found out by trying, and is in `rotary_types.json` under `sources`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from posembed_jax.hf.keys import WHOLE, check_compressed, check_partial, has_own_heads
-from posembed_jax.hf.layers import of_lists
-from posembed_jax.hf.top_level import check_reached, fill, fill_original, fill_own_heads, fill_widths, is_entry
+from posembed_jax.hf.keys import FOLLOW, WHOLE, check_numbers, has_own_heads
+from posembed_jax.hf.layers import without_lists
+from posembed_jax.hf.top_level import File, fill_original, is_entry, settle, settle_own_heads
 
 Values = Mapping[str, Any]
 Entries = dict[str, dict[str, Any] | None]  # by layer type; by "" where all layers are alike
@@ -38,23 +38,20 @@ def entries(given: Values, facts: Values, values: Values, layer_types: tuple[str
     name, raw = _raw(given, facts, follow)
     if facts.get("null_theta_is_none") and raw is not None and raw.get("rope_theta", "") is None:
         return {"": None}
-    if raw is not None and any(key in labels for key in raw):
-        found = _nested(raw, labels, name, follow)
-    elif raw is not None:
-        found = _spread(raw, name, given, facts, default, follow)
-        name = "" if "" not in found and not facts["reads"].get(name) else name  # unread
-    else:
+    form = name
+    if raw is None:
         found = {key: None if value is None else dict(value) for key, value in _by_layer(default).items()}
-    file = {key: value for key, value in given.items() if not isinstance(value, list)}
-    complete: Entries = {}
+    elif any(key in labels for key in raw):
+        form = f"nested {name}"
+        found = _nested(raw, labels, name, facts["reached"].get(form) != [], follow)
+    else:
+        found = _spread(raw, name, facts, default, follow)
+    file = File(given, facts, form, found, follow)
     for layer, entry in found.items():
-        of_layer = file | of_lists(given, layer, layer_types)
         if entry is not None:
-            entry = _complete(layer, entry, of_layer, facts, values, told=name, follow=follow)
-        complete[layer] = entry
-    if not follow:
-        check_partial(given, facts, name, complete)
-    return complete
+            of_layer = file._replace(given=without_lists(given, layer, layer_types))
+            found[layer] = _complete(layer, entry, of_layer, values)
+    return found
 
 
 def _default(facts: Values, layer_types: tuple[str, ...]) -> dict[str, Any]:
@@ -78,7 +75,7 @@ def _raw(given: Values, facts: Values, follow: bool) -> tuple[str, Values | None
             raise ValueError(
                 f"{name} is {value!r}; it needs to be a dict, such as {{'rope_type': 'linear', 'factor': 2.0}}."
             )
-    if "rope_scaling" in found and facts["told_theta"] is None:
+    if "rope_scaling" in found and facts["reached"].get("rope_scaling") == []:
         if not follow:
             raise ValueError(
                 f"rope_scaling is {found['rope_scaling']}, which transformers does not read for this model_type; it "
@@ -93,8 +90,16 @@ def _raw(given: Values, facts: Values, follow: bool) -> tuple[str, Values | None
     return next(iter(found.items()), ("", None))
 
 
-def _nested(raw: Values, labels: set[str], name: str, follow: bool) -> Entries:
+def _nested(raw: Values, labels: set[str], name: str, read: bool, follow: bool) -> Entries:
+    """One dict for each type of layer. read: whether this model's class reads such."""
     found = {key: None if value is None else dict(value) for key, value in raw.items() if key in labels}
+    if not read and follow:
+        return {key: {"rope_type": "default"} for key in found}
+    if not read:
+        raise ValueError(
+            f"{name} is {dict(raw)}, which transformers does not read by the types of layers for this model_type; it "
+            f"needs to be said in rope_parameters. {FOLLOW}"
+        )
     others = {key: value for key, value in raw.items() if key not in labels}
     if others and not follow:
         raise ValueError(
@@ -104,67 +109,47 @@ def _nested(raw: Values, labels: set[str], name: str, follow: bool) -> Entries:
     return found
 
 
-def _spread(raw: Values, name: str, given: Values, facts: Values, default: Values, follow: bool) -> Entries:
+def _spread(raw: Values, name: str, facts: Values, default: Values, follow: bool) -> Entries:
     """One dict for every layer, put where the model's class puts it."""
-    own_heads = has_own_heads(facts)
     nested = {key: value for key, value in default.items() if is_entry(value)}
-    targets = [layer for layer, _ in facts["reads"].get(name, ())]
+    reached = facts["reached"].get(name, [])
     if not nested:
         return {"": dict(raw)}
-    if "" in targets or not (targets or follow):
+    if "" in reached or not (reached or follow):
         raise ValueError(
             f"{name} is {dict(raw)}; this model type needs one dict for each of {sorted(nested)}: of a dict for all, "
             "transformers reads nothing, or it fails."
         )
-    if not targets:
+    if not reached:
         return {key: None if value is None else dict(value) for key, value in nested.items()}
     found: Entries = {}
-    for layer, own in nested.items():
+    for layer in nested:
         entry: dict[str, Any] = {"rope_type": "default"}
-        if given.get("partial_rotary_factor") is None and (own or {}).get("partial_rotary_factor") is not None:
-            entry["partial_rotary_factor"] = own["partial_rotary_factor"]
-        if layer in targets:
-            entry |= {key: value for key, value in raw.items() if layer != "compress" or key != "rope_theta"}
+        if layer in reached:
+            entry |= raw
             if layer == "compress" and raw.get("rope_type", raw.get("type")) == "yarn":  # so DeepSeek-V4's class
                 entry.setdefault("attention_factor", 1.0)
-            if layer == "compress" and not follow:
-                check_compressed(raw, given, facts)
             # elsewhere transformers keeps "default" beside an older file's "type"
-            if not follow or layer == "compress" or own_heads:
+            if not follow or layer == "compress" or has_own_heads(facts):
                 entry["rope_type"] = raw.get("rope_type") or raw.get("type") or "default"
         found[layer] = entry
     return found
 
 
-def _complete(
-    layer: str, entry: dict[str, Any], given: Values, facts: Values, values: Values, *, told: str, follow: bool
-) -> dict:
-    """The entry with its type, theta and partial factor, from wherever this model keeps them.
-
-    told: the name of the dict that the file has, or "".
-    """
+def _complete(layer: str, entry: dict[str, Any], file: File, values: Values) -> dict[str, Any]:
+    """The entry with its type, base and partial factor, from wherever this model keeps them."""
     entry = {key: value for key, value in entry.items() if value is not None or key == "factor"}
     if LONGROPE_TYPES & {entry.get("rope_type"), entry.get("type")} and "short_factor" in entry:
         entry |= {"rope_type": "longrope", "type": "longrope"}
     entry.setdefault("rope_type", entry.get("type", "default"))
-    if entry["rope_type"] in ("default", "mrope") and "default_rope_type" in facts:
-        entry["rope_type"] = facts["default_rope_type"]
+    if entry["rope_type"] in ("default", "mrope") and "default_rope_type" in file.facts:
+        entry["rope_type"] = file.facts["default_rope_type"]
         entry.pop("type", None)
-    own = _by_layer(facts["config"].get("rope_parameters", {})).get(layer) or {}
-    if has_own_heads(facts):
-        fill_own_heads(layer, entry, given, values, told=told, follow=follow)
-    for key in ("rope_theta", "partial_rotary_factor"):
-        fill(key, layer, entry, given, facts, told=told, follow=follow)
-    fill_widths(entry, given, facts, told=told, follow=follow)
-    partials, scaled = facts.get("layer_partials", {}), entry["rope_type"] != "default"
-    if "partial_rotary_factor" not in entry and layer in partials:
-        entry["partial_rotary_factor"] = partials[layer]
-    elif "partial_rotary_factor" not in entry and layer and scaled and "partial_rotary_factor" in facts["config"]:
-        entry["partial_rotary_factor"] = facts["config"]["partial_rotary_factor"]
-    theta = (facts["told_theta"] or {}).get(layer) if told else None
-    theta = theta or (own.get("rope_theta") if isinstance(facts["default_theta"], Mapping) or not told else None)
-    entry.setdefault("rope_theta", theta or facts["default_theta"])
-    if not follow:
-        check_reached(layer, entry, given, facts)
-    fill_original(layer, entry, given, facts, follow=follow)
+    check_numbers(entry)
+    settle("rope_theta", layer, entry, file)
+    if has_own_heads(file.facts):
+        settle_own_heads(layer, entry, file, values)
+    else:
+        settle("partial_rotary_factor", layer, entry, file)
+    fill_original(layer, entry, file)
     return entry

@@ -15,21 +15,9 @@ FOLLOW = "To do as transformers does, pass follow_upstream_bugs=True."
 POSITIONAL = re.compile(
     r"rope|rotary|theta|yarn|ntk|base_freq|emb_base|xpos|alibi|original_max_position|(qk_nope|global|swa)_head_dim"
 )
+NUMBERS = re.compile(r"(theta|base_freq|emb_base|embedding_base|partial_rotary_factor|rotary_pct)$")
 # What these keys say is not the rotation: dropout, sizes of grids, an attention bias.
 BESIDES = re.compile(r"dropout|feat_sizes|k_sizes|^alibi$")
-# What published files say that is so anyway, and that nothing reads; with other values it is refused.
-NEUTRAL = {
-    "rotary_pct": 1.0,  # Cohere 2
-    "rotary": True,  # GPT-J
-    "use_rotary_pos_emb": True,  # Hunyuan
-    "position_embedding_xdrope": False,
-}
-PAIRS_NEIGHBOURS = {  # the same of the layout: the value where neighbours are pairs
-    "rope_interleaved": True,  # SmolLM
-    "rope_interleave": True,  # GLM-5
-    "indexer_rope_interleave": True,
-    "rope_is_neox_style": False,  # PaddleOCR-VL
-}
 # Layouts of transformers' functions: whatever else these say of dtypes and of how tables are stored.
 INTERLEAVED = (
     "deinterleave_then_half",
@@ -39,29 +27,32 @@ INTERLEAVED = (
     "narrow_tables_to_pairs",
 )
 WHOLE = "rope_parameters", "rope_scaling"
+OWN, LISTED = "own", "[]"  # in the order of sources: the dict's own value, and that of a list for each layer
 PASSING = "qk_nope_head_dim"
 OWN_HEADS = "swa_qk_rope_head_dim"  # Dots 3: each type of layer has a head of its own
 WINDOWED_HEAD = {"swa_head_dim": 256, "swa_qk_nope_head_dim": 192}  # and its defaults for those with a window
 
 
-def check_keys(given: Values, facts: Values, follow: bool, *, dicts: bool) -> None:
+def check_keys(given: Values, facts: Values, so: Values, follow: bool, *, dicts: bool) -> None:
     """A key that speaks of rotation and that the model does not read would be another model, silently.
 
-    dicts: the model has rotary dicts.
+    so: what such a key may say all the same. dicts: the model has rotary dicts.
     """
     known = {*facts["keys"], *facts["config"], *facts.get("legacy_keys", ()), *facts["config"].get("attribute_map", ())}
-    known |= {*WHOLE, *facts["reads"], "partial_rotary_factor", "attn_rotary_emb"} if dicts else set()
-    if dicts and _is_flat(facts["config"].get("rope_parameters", {})):
-        known |= {ORIGINAL}
-        # GPT-NeoX has another name for it.
-        elsewhere = any(["", "rope_theta"] in places for places in facts["reads"].values())
-        known |= {"rope_theta"} if any(given.get(name) for name in WHOLE) and not elsewhere else set()
+    if dicts:
+        known |= {
+            *WHOLE,
+            *top_names(facts, "rope_theta"),
+            *top_names(facts, "partial_rotary_factor"),
+            "attn_rotary_emb",
+        }
+        known |= {ORIGINAL} if _is_flat(facts["config"].get("rope_parameters", {})) else set()
     known |= set(WINDOWED_HEAD) if has_own_heads(facts) else set()
     known |= {key.removesuffix("_runs") for key in facts["config"]}
     unknown = sorted(
         key
         for key, value in given.items()
-        if is_rotary(key) and key not in known and value is not None and not _is_so_anyway(key, value, given, facts)
+        if is_rotary(key) and key not in known and value is not None and not (key in so and value == so[key])
     )
     if unknown and not follow:
         raise ValueError(
@@ -70,17 +61,25 @@ def check_keys(given: Values, facts: Values, follow: bool, *, dicts: bool) -> No
         )
 
 
+def top_names(facts: Values, key: str) -> list[str]:
+    """The names at the top of a file under which the base, or the partial factor, of some layers may be."""
+    orders = (layer.get(key, ()) for form in facts.get("sources", {}).values() for layer in form.values())
+    names = {name for order in orders for name in order if isinstance(name, str)}
+    return sorted({key, f"{key}{LISTED}"} | names - {OWN})
+
+
+def check_numbers(values: Values) -> None:
+    """The bases and the partial factors of a file, or of a rotary dict."""
+    for key, value in values.items():
+        if not NUMBERS.search(key) or value is None or isinstance(value, list | Mapping):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{key} is {value!r}; it needs to be a number.")
+
+
 def _is_flat(parameters: Values) -> bool:
     """Whether it is one rotary dict, for all layers."""
     return not any(isinstance(value, Mapping) for value in parameters.values())
-
-
-def _is_so_anyway(key: str, value: Any, given: Values, facts: Values) -> bool:
-    if key in PAIRS_NEIGHBOURS:
-        return (value == PAIRS_NEIGHBOURS[key]) == pairs_neighbours(facts)
-    if key == "theta":  # LFM2's files say it twice
-        return value == given.get("rope_theta")
-    return key in NEUTRAL and value == NEUTRAL[key]
 
 
 def pairs_neighbours(facts: Values) -> bool:
@@ -101,28 +100,6 @@ def check_original(given: Values, facts: Values, values: Values, found: Dicts) -
         raise ValueError(
             f"{ORIGINAL} is {told}, which no scaling of this file asks for; it needs to be max_position_embeddings, "
             f"{longest}, or left out."
-        )
-
-
-def check_partial(given: Values, facts: Values, name: str, found: Dicts) -> None:
-    """A factor at the top of the file that reaches no layer."""
-    told = given.get("partial_rotary_factor")
-    if told not in (None, 1.0) and not any(
-        entry and entry.get("partial_rotary_factor") == told for entry in found.values()
-    ):
-        raise ValueError(
-            f"partial_rotary_factor is {told}, which transformers does not read for this model_type"
-            f"{f' beside {name}' if name else ''}; it needs to be said in rope_parameters. {FOLLOW}"
-        )
-
-
-def check_compressed(raw: Values, given: Values, facts: Values) -> None:
-    """DeepSeek-V4 keeps its two bases beside the dict."""
-    base = given.get("rope_theta") or facts["config"]["rope_theta"]
-    if raw.get("rope_theta") not in (None, base):
-        raise ValueError(
-            f"rope_theta of the rotary dict is {raw['rope_theta']}, which transformers does not read for this "
-            f"model_type; it needs to be said by rope_theta and compress_rope_theta at the top of the file. {FOLLOW}"
         )
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from posembed_jax.hf.expressions import evaluate
 from posembed_jax.hf.found import Rotations
-from posembed_jax.hf.keys import FOLLOW
+from posembed_jax.hf.keys import FOLLOW, LISTED
 from posembed_jax.hf.layer_types import no_rope_layers, number_of_layers
 from posembed_jax.schemes.rotary import RoPE
 
 Values = Mapping[str, Any]
 WITHOUT_ATTENTION = ("linear_attention", "conv")
-LISTS = {"rope_theta": "rope_theta", "partial_rotary_factors": "partial_rotary_factors"}  # with a value for each layer
+LISTS = {"rope_theta", "partial_rotary_factor", "partial_rotary_factors"}  # that may have a value for each layer
 COMPRESSED = ["main", "compress"]  # DeepSeek-V4's two dicts: of layers with a window, and of those that compress
 
 
@@ -128,17 +128,17 @@ def _check_bases(rotations: Rotations, bases: list[float]) -> None:
         )
 
 
-def of_lists(given: Values, layer: str, layer_types: tuple[str, ...]) -> dict[str, Any]:
-    """What lists with a value for each layer say of a type of layer."""
-    found = {}
-    for key, name in LISTS.items():
-        if not isinstance(given.get(key), list) or layer not in layer_types:
+def without_lists(given: Values, layer: str, layer_types: tuple[str, ...]) -> dict[str, Any]:
+    """The file, with what its lists of a value for each layer say of a type of layer under "name[]"."""
+    found = {key: value for key, value in given.items() if not isinstance(value, list)}
+    for key in LISTS & {*given}:
+        if not isinstance(given[key], list) or (layer_types and layer not in layer_types and layer):
             continue
         values = {value for value, kind in zip(given[key], layer_types, strict=False) if kind == layer}
         if len(given[key]) < len(layer_types) or len(values) != 1:
             raise ValueError(
                 f"{key} is {given[key]}, for layer_types {list(layer_types)}; it needs one value for each layer, the "
-                "same for all of a type."
+                "same for all of a type, or to be a number."
             )
-        found[name] = values.pop()
+        found[f"{key}{LISTED}"] = values.pop()
     return found

@@ -7,17 +7,16 @@ from typing import Any
 
 from posembed_jax.hf.entries import entries
 from posembed_jax.hf.found import Positions, Rotations
-from posembed_jax.hf.keys import FOLLOW, check_keys, check_original, has_own_heads, own_head
+from posembed_jax.hf.grids import MEMORY_HEADS, head_width, memory_head_width
+from posembed_jax.hf.keys import FOLLOW, check_keys, check_numbers, check_original, has_own_heads, own_head, top_names
 from posembed_jax.hf.layer_types import layer_types_of
 from posembed_jax.hf.layers import by_layer
 from posembed_jax.hf.rope_parameters import MSCALES, only_read
 from posembed_jax.hf.rotations import (
-    MEMORY_HEADS,
-    head_width,
-    memory_head_width,
     reads_no_head_dim,
     rotates_values,
     rotation,
+    so_anyway,
     without_dict,
     without_parameters,
 )
@@ -29,9 +28,9 @@ Values = Mapping[str, Any]
 
 def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
     given = _renamed(config, known)
-    nested = config.get("attn_config")
-    if name == "dbrx" and not follow and nested and nested.get("rope_theta"):  # where transformers forgets it
-        given = {**given, "rope_theta": nested["rope_theta"]}
+    if name == "dbrx" and not follow:
+        given = _with_base_of_attention(given)
+    check_numbers(given)
     values = known["config"] | given
     for key in ("hidden_size", "num_attention_heads"):
         if values.get(key) is not None and (not isinstance(values[key], int) or values[key] < 1):
@@ -39,11 +38,10 @@ def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
     values |= _head_dims(given, known, values, follow)
     layer_types = layer_types_of(given, known, values, follow)
     rotations: Rotations
-    if not {"rope_parameters", "rope_theta"} & {*known["keys"], *known["config"]} or without_dict(known):
-        check_keys(given, known, follow, dicts=False)
+    has_dicts = {"rope_parameters", "rope_theta"} & {*known["keys"], *known["config"]} and not without_dict(known)
+    if not has_dicts:
         rotations, dicts = {"": without_parameters(known, values)}, {}
     else:
-        check_keys(given, known, follow, dicts=True)
         dicts = entries(given, known, values, layer_types, follow=follow)
         rotations = {
             layer: None if entry is None else _rotation(layer, entry, known, given, values, layer_types, follow)
@@ -58,11 +56,12 @@ def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
             check_original(given, known, values, dicts)
             _check_width(given, known, rotations)
         elsewhere = {"rope_scaling", "rope_theta", "partial_rotary_factor", "rotary_dim", "attn_rotary_emb"}
-        elsewhere |= {*known["reads"]}
+        elsewhere |= {*top_names(known, "rope_theta"), *top_names(known, "partial_rotary_factor")}
         values = {key: value for key, value in values.items() if key not in elsewhere | LISTS}
         values["rope_parameters"] = dicts.get("", dicts) or {"rope_type": "default", "rope_theta": None}
     if "switch" in known and values.get(known["switch"][0]) != known["switch"][1]:
         rotations = {"": None}
+    check_keys(given, known, so_anyway(given, known, values, rotations), follow, dicts=bool(has_dicts))
     rotations, layers = by_layer(rotations, layer_types, given, known, values, follow)
     return Positions(
         model_type=name,
@@ -99,6 +98,19 @@ def _renamed(config: Values, known: Values) -> dict[str, Any]:
             if one in config and other not in config:
                 found[other] = config[one]
     return found
+
+
+def _with_base_of_attention(given: dict[str, Any]) -> dict[str, Any]:
+    """DBRX's base is among the settings of its attention, where transformers forgets it."""
+    attention, base = dict(given.get("attn_config") or {}), given.get("rope_theta")
+    told = attention.pop("rope_theta", None)
+    if told is None:
+        return given
+    if base not in (None, told):
+        raise ValueError(
+            f"rope_theta is {base}, but rope_theta of attn_config is {told}; it needs to be said once, or the same."
+        )
+    return {**given, "attn_config": attention, "rope_theta": told}
 
 
 IN_FORWARD = "scaled_in_forward"  # Phi-3.5-MoE

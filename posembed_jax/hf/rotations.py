@@ -7,28 +7,23 @@ turns which pair. The labels are those of `rotary_types.json`, whose `bodies` sa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from posembed_jax.hf.found import Rotations
+from posembed_jax.hf.grids import MEMORY_HEADS, Grid, axial, grid_of, head_width, heads_of, memory_head_width
 from posembed_jax.hf.keys import FOLLOW, pairs_neighbours
 from posembed_jax.hf.rope_parameters import scaling as scaling_of
 from posembed_jax.schemes.axes import Axes
 from posembed_jax.schemes.length_scaling import LongRoPE
 from posembed_jax.schemes.mixed import RoPEMixed
 from posembed_jax.schemes.rotary import RoPE
+from posembed_jax.schemes.scaling import Proportional
 
 Facts = Mapping[str, Any]
 Values = Mapping[str, Any]
 
-MEMORY_HEADS = "half_of_memory_head"
+SECTION_KEYS = ("mrope_section", "xdrope_section")
 LAST_CHANNELS = "last_channels_tables_to_pairs_float32"
-
-
-class Grid(NamedTuple):
-    """Where the numbers of a position go: RoPE's settings of that name."""
-
-    dim: int
-    axes: Axes | None
-    blocks: int = 1
 
 
 def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | None, layer: str, follow: bool) -> RoPE:
@@ -56,7 +51,7 @@ def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | Non
     if labels["init"] == "llama4_vision":
         return wh_pairs(head_width(config, None), float(entry["rope_theta"]))
     scaling = scaling_of(entry, max_position_embeddings=config.get("max_position_embeddings"))
-    grid = _grid(labels, config, head_dim, fraction, tuple(sizes) if sizes else None)
+    grid = grid_of(labels, config, head_dim, fraction, tuple(sizes) if sizes else None)
     if grid.axes is not None and len(grid.axes.axis) not in ((grid.dim + 1) // 2, grid.dim):
         raise ValueError(
             f"head_dim is {head_dim} and partial_rotary_factor is {fraction}, so that {grid.dim} channels turn by "
@@ -64,8 +59,6 @@ def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | Non
         )
     if isinstance(scaling, LongRoPE):
         _check_factors(scaling, grid, head_dim, fraction)
-    if isinstance(entry["rope_theta"], str):
-        raise ValueError(f"rope_theta is {entry['rope_theta']!r}; it needs to be a number.")
     dim, base = grid.dim, float(entry["rope_theta"])
     if dim % 2:  # transformers makes one frequency more, over the odd width
         dim, base = dim + 1, base ** ((dim + 1) / dim)
@@ -125,98 +118,6 @@ def _fraction(entry: dict[str, Any], facts: Facts, follow: bool) -> float:
     return 1.0
 
 
-def _grid(labels: Facts, config: Values, head_dim: int | None, fraction: float, sizes: tuple[int, ...] | None) -> Grid:
-    recompose, forward = labels["recompose"], labels["forward"]
-    if labels["axial"] == MEMORY_HEADS:
-        width = memory_head_width(config)
-    elif labels["axial"] == "half_head_of_embed_dim" and head_dim is None:
-        width = config["embed_dim"] // _heads(config)
-    else:
-        width = head_width(config, head_dim)
-    if labels["axial"] is not None:
-        return axial(recompose, width)
-    dim = int(width * fraction)
-    if forward == "dinov3":  # whatever head_dim says
-        return axial("hw_twice", head_width(config, None))
-    if forward == "efficientloftr":  # over all heads at once: rows and columns in turn
-        return Grid(2 * dim, alternating(dim // 2, (0, 1)))
-    if forward == "musicflamingo_time":
-        return Grid(2 * dim, Axes.blocks(axes=2, count=dim // 2))
-    if recompose == "row_col_alternating_twice":
-        return Grid(dim, Axes(axis=(0, 1) * (dim // 4), index=tuple(range(dim // 2)), count=dim // 2))
-    if recompose is None or sizes is None:
-        return Grid(dim, None)
-    if recompose == "mrope_interleaved":  # sections end where the pairs do, and time has what the others leave
-        count = (dim + 1) // 2
-        others = [min(size, len(range(axis, count, len(sizes)))) for axis, size in enumerate(sizes)][1:]
-        sizes = (count - sum(others), *others)
-    elif sum(sizes) != dim // 2:
-        raise ValueError(
-            f"the sections of rope_parameters are {list(sizes)}; they need to sum to {dim // 2}, half of the "
-            f"{dim} channels of a head that turn, with head_dim {head_dim} and partial_rotary_factor {fraction}."
-        )
-    return Grid(dim, SECTIONS[recompose](sizes))
-
-
-def _heads(config: Values) -> int:
-    return config.get("num_attention_heads") or config["num_heads"]
-
-
-def memory_head_width(config: Values) -> int:
-    """Of the attention of SAM 2's videos to earlier pictures."""
-    share = config["memory_attention_downsample_rate"] * config["memory_attention_num_attention_heads"]
-    return config["memory_attention_hidden_size"] // share
-
-
-def head_width(config: Values, head_dim: int | None) -> int:
-    return head_dim or config["hidden_size"] // _heads(config)
-
-
-def axial(recompose: str, width: int) -> Grid:
-    """Rows and columns of a picture, or time as well, each with the same frequencies."""
-    count = width // 4
-    two = Axes.blocks(axes=2, count=count)
-    if recompose == "thw_twice":
-        count = width // 3 // 2
-        return Grid(6 * count, Axes.blocks(axes=3, count=count))
-    if recompose == "h_low_w_high_twice":  # Pixtral: the frequencies of the whole head, every other one to each
-        index = (*range(0, width // 2, 2), *range(1, width // 2, 2))
-        return Grid(width, Axes(axis=two.axis, index=index, count=width // 2))
-    if recompose == "wh_alternating_twice":
-        return Grid(4 * count, alternating(count, (1, 0)))
-    if recompose.startswith("wh"):
-        two = Axes(axis=tuple(1 - a for a in two.axis), index=two.index, count=count)
-    return Grid(4 * count, two, blocks=2 if recompose == "h_twice_w_twice" else 1)
-
-
-def alternating(count: int, order: tuple[int, ...]) -> Axes:
-    """Every frequency once for each axis, in turn."""
-    index = tuple(i for i in range(count) for _ in order)
-    return Axes(axis=order * count, index=index, count=count)
-
-
-def _ernie(sizes: tuple[int, ...]) -> Axes:
-    """Height and width in turn over the high frequencies, then time. sizes are of height, width, time."""
-    axis = (1, 2) * sizes[0] + (0,) * sizes[2]
-    return Axes(axis=axis, index=tuple(range(len(axis))), count=len(axis))
-
-
-def _xdrope(sizes: tuple[int, ...]) -> Axes:
-    """Sections of doubled sizes over the channels, not the pairs: the two channels of a pair may be of two axes."""
-    axis = tuple(a for a, size in enumerate(sizes) for _ in range(2 * size))
-    return Axes(axis=axis, index=tuple(range(sum(sizes))) * 2, count=sum(sizes))
-
-
-SECTION_KEYS = ("mrope_section", "xdrope_section")
-SECTIONS = {
-    "mrope_sections": Axes.sections,
-    "mrope_sections_pairs": Axes.sections,
-    "mrope_interleaved": Axes.interleaved,
-    "ernie_hw_then_t_pairs": _ernie,
-    "xdrope_sections": _xdrope,
-}
-
-
 def rotates_values(facts: Facts, config: Values) -> bool:
     """Whether what turns queries and keys turns values as well; RoFormer's file may ask for it."""
     label = facts["modeling"]["apply"] or ""
@@ -256,7 +157,7 @@ def without_parameters(facts: Facts, config: Values) -> RoPE | RoPEMixed | None:
     if kind == "conformer":
         return RoPE(dim=width, layout="half", base=float(config["rotary_embedding_base"]))
     if kind == "clvp":
-        return RoPE(dim=max(config["projection_dim"] // (2 * _heads(config)), 32), layout="half")
+        return RoPE(dim=max(config["projection_dim"] // (2 * heads_of(config)), 32), layout="half")
     if kind == "dinov3":
         return RoPE(dim=width, layout="half", base=base, fractional=True, axes=axial("hw_twice", width).axes)
     if kind == "default_only_stored":
@@ -272,3 +173,36 @@ def without_parameters(facts: Facts, config: Values) -> RoPE | RoPEMixed | None:
 
 def _chosen(config: Values) -> str | None:
     return config.get("position_embeddings_type") or config.get("position_embedding_type")
+
+
+PAIRS_NEIGHBOURS = {  # keys of published files, and what they are where pairs are of neighbouring channels
+    "rope_interleaved": True,  # SmolLM
+    "rope_interleave": True,  # GLM-5
+    "indexer_rope_interleave": True,
+    "rope_is_neox_style": False,  # PaddleOCR-VL
+}
+
+
+def so_anyway(given: Values, facts: Facts, config: Values, rotations: Rotations) -> dict[str, Any]:
+    """What published files say of the rotation, and transformers does not read, with the values that these models have.
+
+    rotations: those found.
+    """
+    ropes = [rope for rope in rotations.values() if isinstance(rope, RoPE)]
+    interleaved = {rope.layout == "interleaved" for rope in ropes}
+    found = {key: value if interleaved == {True} else not value for key, value in PAIRS_NEIGHBOURS.items()}
+    return (found if len(interleaved) == 1 else {}) | {
+        "theta": given.get("rope_theta"),  # LFM2
+        "rotary_pct": 1.0 if "rotary_pct" in given and _turn_whole(ropes, facts, config) else None,  # Cohere 2
+        "rotary": bool(ropes),  # GPT-J
+        "use_rotary_pos_emb": bool(ropes),  # Hunyuan
+        "position_embedding_xdrope": facts["modeling"]["recompose"] == "xdrope_sections",
+    }
+
+
+def _turn_whole(ropes: list[RoPE], facts: Facts, config: Values) -> bool:
+    if facts["modeling"]["axial"] == MEMORY_HEADS:
+        width = memory_head_width(config)
+    else:
+        width = head_width(config, None if reads_no_head_dim(facts) else config.get("head_dim"))
+    return all(rope.dim == width and not isinstance(rope.scaling, Proportional) for rope in ropes)

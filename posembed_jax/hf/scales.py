@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from posembed_jax.hf.grids import MEMORY_HEADS, memory_head_width
 from posembed_jax.hf.keys import has_own_heads, own_scale
 from posembed_jax.hf.rope_parameters import ORIGINAL, factor_of
-from posembed_jax.hf.rotations import MEMORY_HEADS, memory_head_width
 from posembed_jax.schemes.scaling import yarn_mscale
 from posembed_jax.schemes.temperature import SteppedTemperature
 

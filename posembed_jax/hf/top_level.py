@@ -2,62 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
-from posembed_jax.hf.keys import FOLLOW, OWN_HEADS, WHOLE, has_own_heads, own_head
+from posembed_jax.hf.keys import FOLLOW, LISTED, OWN, OWN_HEADS, own_head, top_names
 
 Values = Mapping[str, Any]
 
+PARTIAL = "partial_rotary_factor"
 PARTIAL_WIDTHS = ("rotary_dim", "qk_rope_head_dim")  # channels that turn, where a model's class makes a factor of them
+
+
+class File(NamedTuple):
+    """A configuration with rotary dicts.
+
+    form is "", without such a dict, the name of one for all layers, or "nested" and the name of dicts for each type of
+    layer; layers are the types that have one. With follow, what transformers does not read is dropped, silently.
+    """
+
+    given: Values
+    facts: Values
+    form: str
+    layers: Collection[str]
+    follow: bool
 
 
 def is_entry(value: Any) -> bool:
     return value is None or isinstance(value, Mapping)
 
 
-def fill(key: str, layer: str, entry: dict[str, Any], given: Values, facts: Values, *, told: str, follow: bool) -> None:
-    """A value from the top of the file, where this model's class takes it from; the dict's own goes first."""
-    if key == "partial_rotary_factor" and told == WHOLE[0] and _by_lists(given, told, follow):
-        entry.setdefault(key, 1.0)
-    for name in _sources(key, layer, entry, given, facts, told=told, follow=follow):
-        value, before = given.get(name), entry.get(key) if told else None
-        if value is None:
-            continue
-        if before is None:
-            entry[key] = value
-        elif before != value and not follow:
+def settle(key: str, layer: str, entry: dict[str, Any], file: File) -> None:
+    """Put a value into the rotary dict of a layer type, from where this model's class takes it."""
+    *names, default = _order(key, layer, entry, file)
+    told = {**file.given, OWN: entry.pop(key, None) if file.form else None}
+    values = {name: told[name] for name in names if told.get(name) is not None}
+    if key == PARTIAL and (width := _of_width(file)):
+        name, default = width
+        if not file.follow and values.keys() - {name} and {*values.values()} != {default}:
             raise ValueError(
-                f"{name} is {value}, but the rotary dict says {key} {before}; it needs to be said once, or the same."
+                f"{name} is {file.given[name]}, by which {default} of a head turn, but {PARTIAL} is "
+                f"{next(iter(values.values()))}; it needs to be said once, or the same."
             )
+    first, value = next(iter(values.items()), ("", default))
+    if not file.follow:
+        for name, other in values.items():
+            if other != value:
+                said = f"the rotary dict says {key}" if first == OWN else f"{first} is"
+                raise ValueError(f"{name} is {other}, but {said} {value}; it needs to be said once, or the same.")
+        _check_unread(key, layer, entry, file, told, value)
+    if value is not None:
+        entry[key] = value
+    elif key == "rope_theta":
+        raise ValueError(
+            f"the rotary dict{f' of {layer!r}' if layer else ''} is {entry}; it needs rope_theta, for which "
+            "transformers has no default in this form of file."
+        )
 
 
-def _by_lists(given: Values, told: str, follow: bool) -> bool:
-    """Whether a list says the partial factor of each layer, which transformers does not read beside rope_parameters."""
-    return "partial_rotary_factors" in given and not (follow and told == WHOLE[0])
+def _order(key: str, layer: str, entry: Values, file: File) -> list[Any]:
+    """Where this model's class finds the value of a layer: names, in the order in which they count, and the default.
 
-
-def _sources(
-    key: str, layer: str, entry: Values, given: Values, facts: Values, *, told: str, follow: bool
-) -> list[str]:
-    """The names at the top of a file under which this model's class finds the value of a layer."""
-    if told and has_own_heads(facts):  # one base for all
-        return ["rope_theta"] if key == "rope_theta" else []
-    if key == "partial_rotary_factor" and _by_lists(given, told, follow):
-        return ["partial_rotary_factors"]
-    place = [_like(layer, facts), key]
-    sources = [name for name, places in facts["reads"].items() if name not in WHOLE and place in places]
-    if key == "rope_theta":
-        unprobed = key in facts.get("legacy_keys", ()) and key not in facts["reads"]  # which takes a list alone
-        sources = [key] if unprobed or (told and not sources and not layer) else sources
-    elif told in facts["partials_beside"]:
-        reached = facts["partials_beside"][told]
-        late = layer in facts.get("partials_of_scaled", ()) and entry["rope_type"] == "default"
-        reads = (layer in reached or "" in reached) and not late
-        sources = [key] if reads else [name for name in sources if name != key]
-    elif told and not sources:
-        sources = [key]
-    return sources
+    "own" is the dict's own value, and "name[]" that of a list with a value for each layer. See `sources` of
+    tests/golden/source_probes.py; what most classes do is written here.
+    """
+    default = file.facts["default_theta"] if key == "rope_theta" else None
+    sources = file.facts["sources"]
+    scaled = f"{file.form} scaled" if entry["rope_type"] != "default" else file.form
+    by_layer = sources.get(scaled, sources.get(file.form, {}))
+    return by_layer.get(_like(layer, file.facts), {}).get(key, [*([OWN] if file.form else []), key, default])
 
 
 def _like(layer: str, facts: Values) -> str:
@@ -66,75 +78,64 @@ def _like(layer: str, facts: Values) -> str:
     return layer if layer in known or "labels_of_layers" not in facts else known[0]
 
 
-def check_reached(layer: str, entry: Values, given: Values, facts: Values) -> None:
-    """A base at the top of the file that these layers do not get, and that is not theirs all the same."""
-    told = given.get("rope_theta")
-    if told is not None and entry["rope_theta"] != told and _unreached(_like(layer, facts), facts):
+def _check_unread(key: str, layer: str, entry: Values, file: File, told: Values, value: Any) -> None:
+    """A value that these layers do not get, that is not theirs all the same, and that is not for other layers."""
+    names = _order(key, layer, entry, file)[:-1]
+    others = {name for other in file.layers for name in _order(key, other, entry, file)[:-1]}
+    has_a_name_of_its_own = bool({*names} - {OWN})
+    same = 1.0 if key == PARTIAL and value is None else value
+    for name in (OWN, *top_names(file.facts, key)):
+        if name in names or told.get(name) in (None, same) or (name in others and has_a_name_of_its_own):
+            continue
+        where = "of the rotary dict " if name == OWN else ""
+        beside = f" beside {file.form.removeprefix('nested ')}" if file.form and name != OWN else ""
         raise ValueError(
-            f"rope_theta is {told}, which transformers gives to some layers and not to {layer!r}; it needs to be said "
-            f"in rope_parameters for each layer type. {FOLLOW}"
+            f"{key if name == OWN else name.removesuffix(LISTED)} {where}is {told[name]}, which transformers does not "
+            f"read for {f'the layers {layer!r} of ' if layer else ''}this model_type{beside}; it needs to be said in "
+            f"rope_parameters{' for each layer type' if layer else ''}. {FOLLOW}"
         )
 
 
-def _unreached(layer: str, facts: Values) -> bool:
-    """Whether a top-level theta goes to other layers, and none of another name to this one: OLMo 3's sliding layers."""
-    places = facts["reads"].get("rope_theta", ())
-    others = [place for found in facts["reads"].values() for place in found]
-    return bool(places) and [layer, "rope_theta"] not in others
+def _of_width(file: File) -> tuple[str, float] | None:
+    """The partial factor from a number of channels that turn, and the name of that number."""
+    width = file.given.get("head_dim") or file.facts["config"].get("head_dim")
+    for name in PARTIAL_WIDTHS:
+        if name in file.facts.get("legacy_keys", ()) and file.given.get(name) and width:
+            return name, file.given[name] / width
+    return None
 
 
-def fill_widths(entry: dict[str, Any], given: Values, facts: Values, *, told: str, follow: bool) -> None:
-    """The partial factor from a number of channels that turn."""
-    width = given.get("head_dim") or facts["config"].get("head_dim")
-    unsaid = not told and given.get("partial_rotary_factor") is None
-    for key in PARTIAL_WIDTHS:
-        if key not in facts.get("legacy_keys", ()) or not given.get(key) or not width:
-            continue
-        if unsaid or "partial_rotary_factor" not in entry:
-            entry["partial_rotary_factor"] = given[key] / width
-        elif not follow and entry["partial_rotary_factor"] != given[key] / width:
-            raise ValueError(
-                f"{key} is {given[key]}, but partial_rotary_factor is {entry['partial_rotary_factor']} of {width} "
-                "channels; it needs to be said once, or the same."
-            )
-
-
-def fill_own_heads(
-    layer: str, entry: dict[str, Any], given: Values, values: Values, *, told: str, follow: bool
-) -> None:
+def settle_own_heads(layer: str, entry: dict[str, Any], file: File, values: Values) -> None:
     """Dots 3: how much of a head turns follows from the widths of its type of layer alone."""
-    width, turning = own_head(layer, given, values)
+    width, turning = own_head(layer, file.given, values)
     if turning > width:
         raise ValueError(
             f"the heads of {layer!r} have {width} channels, but {turning} need to turn: head_dim and qk_rope_head_dim "
             f"(swa_head_dim and {OWN_HEADS}) need to fit."
         )
-    before = entry.get("partial_rotary_factor")
-    if told and not follow and before not in (None, turning / width):
+    before = entry.get(PARTIAL) if file.form else None
+    if not file.follow and before not in (None, turning / width):
         raise ValueError(
             f"partial_rotary_factor of {layer!r} is {before}, but by head_dim and qk_rope_head_dim (swa_head_dim and "
             f"{OWN_HEADS}) {turning} of {width} channels turn; it needs to be the same: transformers reads the widths."
         )
-    if not follow and told and given.get("swa_rope_theta") is not None:
-        raise ValueError(
-            f"swa_rope_theta is {given['swa_rope_theta']}, which transformers does not read beside {told}; it needs to "
-            f"be said in rope_parameters for each layer type. {FOLLOW}"
-        )
-    entry["partial_rotary_factor"] = turning / width
+    entry[PARTIAL] = turning / width
+    if not file.follow:
+        _check_unread(PARTIAL, layer, entry, file, file.given, entry[PARTIAL])
 
 
-def fill_original(layer: str, entry: dict[str, Any], given: Values, facts: Values, *, follow: bool) -> None:
+def fill_original(layer: str, entry: dict[str, Any], file: File) -> None:
     """The original length at the top of the file, which Phi-3 began; it goes before the dict's."""
     key = "original_max_position_embeddings"
-    top, inside = given.get(key, facts["config"].get(key)), entry.get(key)
+    top, inside = file.given.get(key, file.facts["config"].get(key)), entry.get(key)
     if top is not None and not layer and entry["rope_type"] in ("llama3", "yarn", "longrope"):
-        if inside not in (None, top) and not follow:
+        if inside not in (None, top) and not file.follow:
             raise ValueError(
                 f"{key} is {top}, but the rotary dict says {inside}; it needs to be said once, or the same."
             )
         entry[key] = top
-    longest, said = given.get("max_position_embeddings"), entry.pop("max_position_embeddings", None)
-    if said is not None and longest is not None and said != longest and not follow:
+    longest, said = file.given.get("max_position_embeddings"), entry.pop("max_position_embeddings", None)
+    if said is not None and longest is not None and said != longest and not file.follow:
         raise ValueError(
             f"max_position_embeddings is {longest}, but the rotary dict says {said}; it needs to be said once, or "
             "the same."

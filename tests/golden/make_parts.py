@@ -18,7 +18,7 @@ import pathlib
 import warnings
 
 from posembed_jax.hf.facts import OTHERS, ROTARY
-from posembed_jax.hf.keys import is_rotary
+from posembed_jax.hf.keys import is_rotary, top_names
 from posembed_jax.hf.parts import SIZES
 
 STRANGE = ("llama", "bert", "vit")  # types that a part whose class is fixed does not become
@@ -46,7 +46,9 @@ def known_keys(known, model_type):
     found = set()
     for of_type in (known["types"], known["composites"], known["others"]["types"]):
         of_type = of_type.get(model_type, {})
-        found |= {*of_type.get("config", ()), *of_type.get("keys", ()), *of_type.get("reads", ())}
+        found |= {*of_type.get("config", ()), *of_type.get("keys", ()), *of_type.get("reached", ())}
+        if "sources" in of_type:
+            found |= {*top_names(of_type, "rope_theta"), *top_names(of_type, "partial_rotary_factor")}
     return found - {"attribute_map", "_rope_type_labels"}
 
 

@@ -24,6 +24,7 @@ import warnings
 
 from index_rules import index_rule
 from layer_rules import ROTATES, layer_types
+from source_probes import entries, reached, sources
 
 CONFIG_KEYS = (
     "num_hidden_layers",
@@ -733,76 +734,6 @@ def position_keys(config_class):
     return fields, sorted(legacy)
 
 
-# What a top-level key is set to, to see where it arrives.
-PROBES = {
-    "rope_scaling": {"rope_type": "linear", "factor": 7.0},
-    "rope_parameters": {"rope_type": "linear", "factor": 7.0},
-}
-THETA, PARTIAL = 12345.0, 0.625
-
-
-def entries(config):
-    """The rotary dicts of a configuration, by layer type; by "" where there is but one."""
-    found = getattr(config, "rope_parameters", None) or {}
-    nested = {key: value for key, value in found.items() if isinstance(value, dict)}
-    return nested or ({"": found} if found else {})
-
-
-def reads(config_class, keys):
-    """Top-level key -> the layer types ("" for the one of all) and the key of the rotary dict that it sets.
-
-    By trying: what a class does with its arguments is code of its own.
-    """
-    found = {}
-    probes = PROBES | {key: THETA for key in keys if key.endswith(("theta", "base_freq", "emb_base"))}
-    probes |= {key: PARTIAL for key in keys if key in ("partial_rotary_factor", "rotary_pct")}
-    probes |= {"rope_theta": THETA, "partial_rotary_factor": PARTIAL}
-    for key, probe in sorted(probes.items()):
-        try:
-            config = config_class(**{key: dict(probe) if isinstance(probe, dict) else probe})
-        except Exception:
-            continue
-        wanted = probe["factor"] if isinstance(probe, dict) else probe
-        arrived = [
-            [layer_type, "" if isinstance(probe, dict) else name]
-            for layer_type, parameters in entries(config).items()
-            for name, value in parameters.items()
-            if isinstance(value, float) and value == wanted
-        ]
-        if arrived:
-            found[key] = sorted(arrived)
-    return found
-
-
-def partials_beside(config_class, *, scaled):
-    """Name of a rotary dict of a linear type -> the layer types for which a partial_rotary_factor beside it counts.
-
-    Some classes take it in only when the frequencies of a `scaled` type are made.
-    """
-    found = {}
-    for name in PROBES:
-        try:
-            labels = [key for key in entries(config_class()) if key] if name == "rope_parameters" else []
-            dicts = {label: PROBES[name] | {"rope_theta": THETA} for label in labels} or PROBES[name]
-            config = config_class(**{name: json.loads(json.dumps(dicts)), "partial_rotary_factor": PARTIAL})
-            if scaled:
-                config.standardize_rope_params()
-            found[name] = sorted(k for k, v in entries(config).items() if v.get("partial_rotary_factor") == PARTIAL)
-        except Exception:
-            continue
-    return found
-
-
-def told(config_class):
-    """What a file's `rope_scaling` without a theta gets: {layer type: theta}, or None where it is not read at all."""
-    try:
-        config = config_class(rope_scaling=dict(PROBES["rope_scaling"]))
-    except Exception:
-        return {}
-    found = {layer: entry.get("rope_theta") for layer, entry in entries(config).items() if entry.get("factor") == 7.0}
-    return found or None
-
-
 def follows_hidden_size(config_class):
     """Whether the head dim, when not given, is hidden_size over the number of heads."""
     dims = []
@@ -845,18 +776,6 @@ def layer_head_dims(config_class):
         return {
             config.layer_types[int(index)]: layer["head_dim"] for index, layer in own.items() if "head_dim" in layer
         }
-    except Exception:
-        return {}
-
-
-def layer_partials(config_class):
-    """Layer type -> the partial_rotary_factor of an entry that does not say it."""
-    try:
-        labels = [key for key in entries(config_class()) if key]
-        plain_entry = {"rope_type": "default", "rope_theta": THETA}
-        config = config_class(rope_parameters={key: dict(plain_entry) for key in labels} if labels else plain_entry)
-        found = {key: parameters.get("partial_rotary_factor") for key, parameters in entries(config).items()}
-        return {key: value for key, value in found.items() if value is not None}
     except Exception:
         return {}
 
@@ -975,17 +894,11 @@ def type_facts(config_class, parts):
         facts["default_rope_type"] = config_class.default_rope_type
     if legacy:
         facts["legacy_keys"] = legacy
-    facts["reads"] = reads(config_class, {*fields, *legacy})
-    facts["told_theta"] = told(config_class)
-    facts["partials_beside"] = partials_beside(config_class, scaled=True)
-    before = partials_beside(config_class, scaled=False)
-    late = {layer for name, layers in facts["partials_beside"].items() for layer in {*layers} - {*before[name]}}
-    if late:
-        facts["partials_of_scaled"] = sorted(late)
+    if "rope_parameters" in {*fields, *values}:
+        facts["reached"] = reached(config_class)
+        facts["sources"] = sources(config_class, {*fields, *legacy})
     facts["head_dim_follows_hidden_size"] = follows_hidden_size(config_class)
     facts["softmax_scale"] = softmax_scale(parts)
-    if partials := layer_partials(config_class):
-        facts["layer_partials"] = partials
     if dims := layer_head_dims(config_class):
         facts["layer_head_dims"] = dims
     if setting := temperature(parts):

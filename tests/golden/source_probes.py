@@ -1,0 +1,152 @@
+"""Where each configuration class of transformers finds the base and the partial factor of a rotary dict: by trying.
+
+What a class does with the names at the top of a file is code of its own, and differs between files with one rotary
+dict, with one for each type of layer, and with none.
+"""
+
+import functools
+import json
+
+DICTS = ("rope_parameters", "rope_scaling")
+OWN = "own"  # the dict's own value
+FACTOR = 7.0
+KINDS = {"default": {"rope_type": "default"}, "scaled": {"rope_type": "linear", "factor": FACTOR}}
+VALUES = {"rope_theta": 12345.0, "partial_rotary_factor": 0.625}
+ENDS = {"rope_theta": ("theta", "base_freq", "emb_base"), "partial_rotary_factor": ("rotary_pct",)}
+LISTS = {"rope_theta": "rope_theta[]", "partial_rotary_factor": "partial_rotary_factors[]"}  # a value for each layer
+
+
+def entries(config):
+    """The rotary dicts of a configuration, by layer type; by "" where there is but one."""
+    found = getattr(config, "rope_parameters", None) or {}
+    nested = {key: value for key, value in found.items() if isinstance(value, dict)}
+    return nested or ({"": found} if found else {})
+
+
+def reached(config_class):
+    """Form of a file's rotary dicts -> the layer types for which they count; without the forms that fail."""
+    found = {}
+    for form, labels in _forms(config_class):
+        try:
+            dicts = _built(config_class, form, "scaled", labels, "rope_theta", ()) if form else {}
+        except Exception:
+            continue
+        found[form] = sorted(layer for layer, entry in dicts.items() if entry.get("factor") == FACTOR)
+    del found[""]
+    return found
+
+
+def sources(config_class, keys):
+    """{form of the file: {layer type: {key: [names, in the order in which they count, and the value without any]}}}.
+
+    A form is "", without a rotary dict, the name of a dict for all layers, or "nested" and the name of dicts for each
+    type; " scaled" follows where a rope_type other than "default" differs. What most classes do is left out: ordinary.
+    """
+    found = {}
+    for form, labels in _forms(config_class):
+        by_kind = {}
+        for kind in KINDS if form else ("default",):
+            orders = {key: _orders(config_class, form, kind, labels, key, keys) for key in VALUES}
+            if None not in orders.values():
+                usual = ordinary(form, getattr(config_class, "default_theta", None))
+                layers = {layer for by_layer in orders.values() for layer in by_layer} or {""}
+                missing = {"rope_theta": usual["rope_theta"][-1:], "partial_rotary_factor": [None]}  # it has no dict
+                of_layers = {key: {layer: orders[key].get(layer, missing[key]) for layer in layers} for key in orders}
+                by_kind[kind] = {
+                    layer: other
+                    for layer in sorted(layers)
+                    if (other := {key: of_layers[key][layer] for key in usual if of_layers[key][layer] != usual[key]})
+                }
+        if by_kind.get("default"):
+            found[form] = by_kind["default"]
+        if "scaled" in by_kind and by_kind["scaled"] != by_kind.get("default"):
+            found[f"{form} scaled"] = by_kind["scaled"]
+    return found
+
+
+def ordinary(form, default_theta):
+    own = [OWN] if form else []
+    return {
+        "rope_theta": [*own, "rope_theta", default_theta],
+        "partial_rotary_factor": [*own, "partial_rotary_factor", None],
+    }
+
+
+def _forms(config_class):
+    """(form, the layer types of its dicts) of each form of a file."""
+    yield "", ()
+    try:
+        config = config_class()
+    except Exception:
+        labels = ()
+    else:
+        labels = [key for key in entries(config) if key] or sorted({*(getattr(config, "layer_types", None) or ())})
+    for name in DICTS:
+        yield name, ()
+        if labels:
+            yield f"nested {name}", tuple(labels)
+
+
+def _orders(config_class, form, kind, labels, key, keys):
+    """{layer type: [names, in their order, and the value without any]}; None where the class takes no such file."""
+    scalars = [key, *sorted(name for name in keys if name.endswith(ENDS[key]) and name != key)]
+    values = {name: VALUES[key] * (1 + i / 64) for i, name in enumerate([OWN, LISTS[key], *scalars])}
+    build = functools.cache(functools.partial(_built, config_class, form, kind, labels, key))
+
+    def takes(name):
+        try:
+            build(((name, values[name]),))
+        except Exception:
+            return False
+        return True
+
+    if not takes(key) and not any(map(takes, scalars)):
+        scalars = []
+    scalars = [*filter(takes, scalars)]
+    own = [OWN] if form else []
+    try:
+        found = _eliminate(build, values, [*own, *scalars], key)
+        with_list = _eliminate(build, values, [*own, LISTS[key], *scalars[1:]], key) if takes(LISTS[key]) else {}
+    except Exception:
+        return None
+    for layer, order in with_list.items():
+        if LISTS[key] in order:
+            found[layer].insert(order.index(LISTS[key]), LISTS[key])
+    return found
+
+
+def _eliminate(build, values, names, key):
+    """The names of each layer type in the order in which they win, each without those before it."""
+    found = {}
+    for layer in build(tuple((name, values[name]) for name in names)):
+        left, order = list(names), []
+        while True:
+            value = build(tuple((name, values[name]) for name in left)).get(layer, {}).get(key)
+            won = [name for name in left if values[name] == value]
+            if not won:
+                break
+            order += won
+            left = [name for name in left if name not in won]
+        found[layer] = [*order, value if isinstance(value, (int, float)) else None]
+    return found
+
+
+def _built(config_class, form, kind, labels, key, given):
+    """The rotary dicts of a file of this form, with these (name, value) in it."""
+    given, entry = dict(given), dict(KINDS[kind])
+    name = form.removeprefix("nested ")
+    own = getattr(config_class(), "rope_parameters", None) or {} if name else {}
+    entry |= {needed: own[needed] for needed in ("mrope_section",) if needed in own}
+    if key != "rope_theta":
+        entry["rope_theta"] = VALUES["rope_theta"]
+    if OWN in given:
+        entry[key] = given.pop(OWN)
+    file = {top: value for top, value in given.items() if not top.endswith("[]")}
+    file |= {top[:-2]: [value] * config_class().num_hidden_layers for top, value in given.items() if top.endswith("[]")}
+    if name:
+        file[name] = {label: json.loads(json.dumps(entry)) for label in labels} or entry
+    config = config_class(**file)
+    kinds = {entry.get("rope_type", "default") for entry in entries(config).values()}
+    if kinds - {"default", "axial"}:  # as the frequencies of such are made
+        config.standardize_rope_params()
+    return entries(config)
