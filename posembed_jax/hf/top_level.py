@@ -108,7 +108,7 @@ def _of_width(file: File) -> tuple[str, float] | None:
 def settle_own_heads(layer: str, entry: dict[str, Any], file: File, values: Values) -> None:
     """Dots 3: how much of a head turns follows from the widths of its type of layer alone."""
     width, turning = own_head(layer, file.given, values)
-    if turning > width:
+    if not 1 <= turning <= width:
         raise ValueError(
             f"the heads of {layer!r} have {width} channels, but {turning} need to turn: head_dim and qk_rope_head_dim "
             f"(swa_head_dim and {OWN_HEADS}) need to fit."
