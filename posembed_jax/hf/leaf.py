@@ -61,7 +61,7 @@ def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
         values["rope_parameters"] = dicts.get("", dicts) or {"rope_type": "default", "rope_theta": None}
     if "switch" in known and values.get(known["switch"][0]) != known["switch"][1]:
         rotations = {"": None}
-    check_keys(given, known, so_anyway(given, known, values, rotations), follow, dicts=bool(has_dicts))
+    check_keys(given, known, so_anyway(known, values, rotations), follow, dicts=bool(has_dicts))
     rotations, layers = by_layer(rotations, layer_types, given, known, values, follow)
     return Positions(
         model_type=name,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posembed_jax.hf.found import Rotations
-from posembed_jax.hf.grids import MEMORY_HEADS, Grid, axial, grid_of, head_width, heads_of, memory_head_width
+from posembed_jax.hf.grids import MEMORY_HEADS, Grid, axial, grid_of, head_width, heads_of
 from posembed_jax.hf.keys import FOLLOW, pairs_neighbours
 from posembed_jax.hf.rope_parameters import scaling as scaling_of
 from posembed_jax.schemes.axes import Axes
@@ -179,30 +179,36 @@ PAIRS_NEIGHBOURS = {  # keys of published files, and what they are where pairs a
     "rope_interleaved": True,  # SmolLM
     "rope_interleave": True,  # GLM-5
     "indexer_rope_interleave": True,
+    "rotary_emb_interleaved": True,  # Nomic BERT
     "rope_is_neox_style": False,  # PaddleOCR-VL
 }
+SHARES = ("rotary_pct", "rotary_emb_fraction", "rope_percent")  # of a head: Cohere 2, Nomic BERT, Nemotron
+BASES = ("theta", "rotary_emb_base")  # LFM2, Nomic BERT
 
 
-def so_anyway(given: Values, facts: Facts, config: Values, rotations: Rotations) -> dict[str, Any]:
+def so_anyway(facts: Facts, config: Values, rotations: Rotations) -> dict[str, Any]:
     """What published files say of the rotation, and transformers does not read, with the values that these models have.
 
     rotations: those found.
     """
-    ropes = [rope for rope in rotations.values() if isinstance(rope, RoPE)]
-    interleaved = {rope.layout == "interleaved" for rope in ropes}
-    found = {key: value if interleaved == {True} else not value for key, value in PAIRS_NEIGHBOURS.items()}
-    return (found if len(interleaved) == 1 else {}) | {
-        "theta": given.get("rope_theta"),  # LFM2
-        "rotary_pct": 1.0 if "rotary_pct" in given and _turn_whole(ropes, facts, config) else None,  # Cohere 2
+    ropes = {layer: rope for layer, rope in rotations.items() if isinstance(rope, RoPE)}
+    shares, bases = {_share(rope, facts, config) for rope in ropes.values()}, {rope.base for rope in ropes.values()}
+    neighbours = {rope.layout == "interleaved" for rope in ropes.values()}
+    said: dict[str, set[Any]] = {**{key: shares for key in SHARES}, **{key: bases for key in BASES}}
+    said |= {key: {value == pairs for pairs in neighbours} for key, value in PAIRS_NEIGHBOURS.items()}
+    said["swa_rope_theta"] = {rope.base for layer, rope in ropes.items() if layer == "sliding_attention"}  # MiMo V2
+    found = {key: next(iter(values)) for key, values in said.items() if len(values) == 1}
+    return found | {
         "rotary": bool(ropes),  # GPT-J
         "use_rotary_pos_emb": bool(ropes),  # Hunyuan
         "position_embedding_xdrope": facts["modeling"]["recompose"] == "xdrope_sections",
+        "swa_head_dim": config.get("head_dim"),
+        "yarn_only_types": facts.get("reached", {}).get("rope_scaling"),  # Step 3.5
     }
 
 
-def _turn_whole(ropes: list[RoPE], facts: Facts, config: Values) -> bool:
-    if facts["modeling"]["axial"] == MEMORY_HEADS:
-        width = memory_head_width(config)
-    else:
-        width = head_width(config, None if reads_no_head_dim(facts) else config.get("head_dim"))
-    return all(rope.dim == width and not isinstance(rope.scaling, Proportional) for rope in ropes)
+def _share(rope: RoPE, facts: Facts, config: Values) -> float | None:
+    """How much of a head turns; None where that is not a share of its channels."""
+    if isinstance(rope.scaling, Proportional) or facts["modeling"]["axial"] is not None:
+        return None
+    return rope.dim / head_width(config, None if reads_no_head_dim(facts) else config.get("head_dim"))

@@ -84,6 +84,7 @@ def _check_unread(key: str, layer: str, entry: Values, file: File, told: Values,
     others = {name for other in file.layers for name in _order(key, other, entry, file)[:-1]}
     has_a_name_of_its_own = bool({*names} - {OWN})
     same = 1.0 if key == PARTIAL and value is None else value
+    told = {**told, "rope_theta": None} if _has_a_base_for_windows(layer, told, value) else told
     for name in (OWN, *top_names(file.facts, key)):
         if name in names or told.get(name) in (None, same) or (name in others and has_a_name_of_its_own):
             continue
@@ -94,6 +95,11 @@ def _check_unread(key: str, layer: str, entry: Values, file: File, told: Values,
             f"read for {f'the layers {layer!r} of ' if layer else ''}this model_type{beside}; it needs to be said in "
             f"rope_parameters{' for each layer type' if layer else ''}. {FOLLOW}"
         )
+
+
+def _has_a_base_for_windows(layer: str, told: Values, value: Any) -> bool:
+    """MiMo V2's files say that of the layers with a window under a name that transformers does not read."""
+    return layer == "sliding_attention" and value is not None and told.get("swa_rope_theta") == value
 
 
 def _of_width(file: File) -> tuple[str, float] | None:
