@@ -1,6 +1,7 @@
 """Refusals of schemes: settings, learned arrays, calls."""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -213,6 +214,10 @@ ROWS = [
     (good(pe.yarn_softmax_scale, dim=D, factor=4.0), "mscale_all_dim", -1.0, ValueError, POSITIVE),
     (good(pe.Linear), "factor", 0, ValueError, POSITIVE),
     (good(pe.NTK), "factor", "2", ValueError, POSITIVE),
+    (good(pe.yarn_mscale, weight=1.0), "factor", "4", ValueError, POSITIVE),
+    (good(pe.yarn_mscale, factor=4.0), "weight", 0.0, ValueError, POSITIVE),
+    (good(pe.longrope_factor, original_length=16), "factor", math.inf, ValueError, POSITIVE),
+    (good(pe.longrope_factor, factor=4.0), "original_length", 1, ValueError, "a Python int of at least 2"),
     (good(pe.DynamicNTK, original_length=16), "factor", 0.0, ValueError, POSITIVE),
     (good(pe.DynamicNTK, factor=2.0), "original_length", 16.0, ValueError, INT),
     (YARN, "factor", None, ValueError, POSITIVE),

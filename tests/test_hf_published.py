@@ -1,5 +1,6 @@
 """Files as their models' authors published them, what speaks of positions in them: from memory, not fetched."""
 
+import dataclasses
 import math
 
 import pytest
@@ -245,6 +246,10 @@ def test_published(name):
         assert isinstance(found.rotations[layer].scaling, scaling or type(None))
     assert found.softmax_scale == pytest.approx(scale, rel=1e-12)
     assert hf.from_config(hf.to_config(found)) == found
+    if "rope_parameters" in found.config:
+        other = {layer: dataclasses.replace(rope, base=7777.0) for layer, rope in found.rotations.items()}
+        changed = dataclasses.replace(found, rotations=other)
+        assert hf.from_config(hf.to_config(changed)) == changed
 
 
 @pytest.mark.parametrize("file", [("llama", "rope_interleaved", False), ("glm_moe_dsa", "rope_interleave", True)])

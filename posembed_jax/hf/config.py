@@ -148,13 +148,13 @@ def to_config(positions: Positions) -> dict[str, Any]:
     written |= {key: to_config(tower) for key, tower in positions.towers.items()}
     written["model_type"] = positions.model_type
     again = _positions(written, facts(), False)
-    if again.rotations != positions.rotations and positions.rotations:
+    if again.rotations != positions.rotations and "rope_parameters" in written:
         written["rope_parameters"] = _changed(written.get("rope_parameters") or {}, positions.rotations)
         again = _positions(written, facts(), False)
     if again != positions:
         raise ValueError(
             f"positions is {positions}; it needs to differ from the model's own in base and scaling of its rotations "
-            "alone: what else it is, its config says."
+            "alone, and of a model without rope_parameters in nothing: what else it is, its config says."
         )
     return written
 

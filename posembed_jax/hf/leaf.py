@@ -61,7 +61,9 @@ def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
         values["rope_parameters"] = dicts.get("", dicts) or {"rope_type": "default", "rope_theta": None}
     if "switch" in known and values.get(known["switch"][0]) != known["switch"][1]:
         rotations = {"": None}
-    check_keys(given, known, so_anyway(known, values, rotations), follow, dicts=bool(has_dicts))
+    so = so_anyway(known, values, rotations)
+    check_keys(given, known, so, follow, dicts=bool(has_dicts))
+    values = {key: value for key, value in values.items() if key not in so.keys() - {*known["keys"], *known["config"]}}
     rotations, layers = by_layer(rotations, layer_types, given, known, values, follow)
     return Positions(
         model_type=name,

@@ -11,7 +11,7 @@ from typing import Any
 
 from posembed_jax.hf.found import Rotations
 from posembed_jax.hf.grids import MEMORY_HEADS, Grid, axial, grid_of, head_width, heads_of
-from posembed_jax.hf.keys import FOLLOW, pairs_neighbours
+from posembed_jax.hf.keys import FOLLOW, has_own_heads, pairs_neighbours
 from posembed_jax.hf.rope_parameters import scaling as scaling_of
 from posembed_jax.schemes.axes import Axes
 from posembed_jax.schemes.length_scaling import LongRoPE
@@ -202,13 +202,13 @@ def so_anyway(facts: Facts, config: Values, rotations: Rotations) -> dict[str, A
         "rotary": bool(ropes),  # GPT-J
         "use_rotary_pos_emb": bool(ropes),  # Hunyuan
         "position_embedding_xdrope": facts["modeling"]["recompose"] == "xdrope_sections",
-        "swa_head_dim": config.get("head_dim"),
+        **({} if has_own_heads(facts) else {"swa_head_dim": config.get("head_dim")}),
         "yarn_only_types": facts.get("reached", {}).get("rope_scaling"),  # Step 3.5
     }
 
 
 def _share(rope: RoPE, facts: Facts, config: Values) -> float | None:
     """How much of a head turns; None where that is not a share of its channels."""
-    if isinstance(rope.scaling, Proportional) or facts["modeling"]["axial"] is not None:
+    if isinstance(rope.scaling, Proportional) or rope.axes is not None:
         return None
     return rope.dim / head_width(config, None if reads_no_head_dim(facts) else config.get("head_dim"))

@@ -164,6 +164,11 @@ def longrope_factor(factor: float, original_length: int) -> float:
     >>> round(pe.longrope_factor(32.0, 4096), 4)
     1.1902
 
+    Raises:
+        ValueError: a factor that is not a Python number above 0, or an original_length below 2.
+
     Source: https://arxiv.org/abs/2402.13753, section 3.
     """
+    checks.number_setting("factor", factor)
+    checks.integer_setting("original_length", original_length, 2)
     return math.sqrt(1.0 + math.log(factor) / math.log(original_length)) if factor > 1 else 1.0

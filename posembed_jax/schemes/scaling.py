@@ -158,8 +158,13 @@ def yarn_mscale(factor: float, weight: float) -> float:
     >>> round(pe.yarn_mscale(40.0, 1.0), 4)
     1.3689
 
+    Raises:
+        ValueError: a factor or a weight that is not a Python number above 0.
+
     Source: https://arxiv.org/abs/2309.00071, equation 22.
     """
+    checks.number_setting("factor", factor)
+    checks.number_setting("weight", weight)
     return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 

@@ -10,6 +10,8 @@ import logging
 import re
 import warnings
 
+import jax
+import numpy as np
 import pytest
 
 from posembed_jax import hf
@@ -94,3 +96,22 @@ def test_softmax_scale(model_type):
     for wanted in ours.values() if isinstance(ours, dict) else [ours]:
         powers = {wanted, wanted**0.5} if model_type in HALVES else {wanted}
         assert any(value == pytest.approx(power, rel=1e-9) for value in theirs for power in powers), theirs
+
+
+def test_attention_weights_of_esm():
+    """Its class keeps no such number: it scales the queries before they rotate."""
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 1, "intermediate_size": 64}
+    file = {"position_embedding_type": "rotary", "vocab_size": 33, "pad_token_id": 1, "token_dropout": False, **sizes}
+    torch.manual_seed(0)
+    model = transformers.EsmModel(transformers.EsmConfig(**file, attn_implementation="eager")).eval()
+    attention, projected = model.encoder.layer[0].attention.self, {}
+    for name in ("query", "key"):
+        getattr(attention, name).register_forward_hook(lambda _, __, out, name=name: projected.update({name: out}))
+    with torch.no_grad():
+        (theirs,) = model(torch.randint(4, 30, (2, 40)), output_attentions=True).attentions
+    found = hf.from_config({"model_type": "esm", **file})
+    heads = {name: np.reshape(x.numpy(), (2, 40, 4, 16)) for name, x in projected.items()}
+    query, key = (found.rotation.bind({})(heads[name], np.arange(40)) for name in ("query", "key"))
+    ours = jax.nn.softmax(np.einsum("btnd,bsnd->bnts", query, key) * found.softmax_scale)
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-6, atol=1e-8)
+    assert np.ptp(theirs.numpy()) > 1e-3
