@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import export, lax
 from jax.experimental import checkify
 
 from posembed_jax import checks
@@ -25,7 +25,7 @@ def arange(length: int, offset: Any = 0) -> jax.Array:
     """`positions[t] = offset + t`, for t = 0 ... length - 1.
 
     Args:
-        length: static T.
+        length: static T, or a dimension of `jax.export.symbolic_shape`.
         offset: a Python int, a scalar (traced or not), or int32 `[B]` with one offset per row, as the cache lengths are
             in decoding and in chunked prefill. Inside `shard_map`, `lax.axis_index(name) * length`.
 
@@ -36,10 +36,17 @@ def arange(length: int, offset: Any = 0) -> jax.Array:
     >>> positions.arange(3, jnp.array([0, 7])).tolist()
     [[0, 1, 2], [7, 8, 9]]
     """
-    checks.integer_setting("length", length, minimum=0)
+    symbolic = export.is_symbolic_dim(length)
+    if not symbolic:
+        checks.integer_setting("length", length, minimum=0)
     offset = checks.integers("offset", offset, "an int, an int32 scalar or int32 [B]")
     checks.rank("offset", offset, {0, 1}, "an int, an int32 scalar or int32 [B]")
-    if checks.is_concrete(offset) and offset.size and np.max(np.asarray(offset)) > LAST - max(length - 1, 0):
+    if (
+        not symbolic
+        and checks.is_concrete(offset)
+        and offset.size
+        and np.max(np.asarray(offset)) > LAST - max(length - 1, 0)
+    ):
         raise ValueError(
             f"offset {np.max(np.asarray(offset))} + length {length} passes the last int32 position, {LAST}: "
             "start lower."

@@ -377,6 +377,25 @@ def main():
     print(json.dumps(found))
 
 
+def test_lengths_may_be_symbolic():
+    """A model that is exported once for all lengths: positions, a rotation, and attention that keeps its logits."""
+    rope, bias = pe.RoPE(dim=D, layout="half"), pe.ALiBi(heads=N).bind({})
+
+    def f(x, offset):
+        at = pe.positions.arange(x.shape[1], offset)
+        q = rope.bind({})(x, at)
+        return pe.attend(
+            q, q, x, bias=bias, causal=True, query_positions=at, key_positions=at, implementation="reference"
+        )
+
+    batch, length = jax.export.symbolic_shape("batch, length")
+    exported = jax.export.export(jax.jit(f))(floats(batch, length, N, D), ints(batch))
+    for shape in ((1, 3), (2, 8)):
+        x = jax.random.normal(jax.random.key(0), (*shape, N, D))
+        offset = jnp.arange(5, 5 + shape[0], dtype=jnp.int32)
+        assert jnp.array_equal(exported.call(x, offset), jax.jit(f)(x, offset))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="libtpu is not installed: pip install 'jax[tpu]'")
 def test_compiles_for_tpus():

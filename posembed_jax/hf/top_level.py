@@ -38,7 +38,7 @@ def settle(key: str, layer: str, entry: dict[str, Any], file: File) -> None:
     values = {name: told[name] for name in names if told.get(name) is not None}
     if key == PARTIAL and (width := _of_width(file)):
         name, default = width
-        if not file.follow and values.keys() - {name} and {*values.values()} != {default}:
+        if not file.follow and any(value != default for value in values.values()):
             raise ValueError(
                 f"{name} is {file.given[name]}, by which {default} of a head turn, but {PARTIAL} is "
                 f"{next(iter(values.values()))}; it needs to be said once, or the same."
