@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from posembed_jax.hf.keys import FOLLOW, WHOLE, check_numbers, has_own_heads
-from posembed_jax.hf.layers import without_lists
-from posembed_jax.hf.top_level import File, fill_original, is_entry, settle, settle_own_heads
+from posembed_jax.hf.keys import FOLLOW, WHOLE, check_numbers
+from posembed_jax.hf.layers import of_layer
+from posembed_jax.hf.model import Model
+from posembed_jax.hf.own_heads import has_own_heads
+from posembed_jax.hf.top_level import Form, fill_original, is_entry, settle, settle_own_heads
 
 Values = Mapping[str, Any]
 Entries = dict[str, dict[str, Any] | None]  # by layer type; by "" where all layers are alike
@@ -19,47 +21,34 @@ Entries = dict[str, dict[str, Any] | None]  # by layer type; by "" where all lay
 LONGROPE_TYPES = {"su", "yarn"}  # Phi-3's files say these and have longrope's factors
 
 
-def entries(given: Values, facts: Values, values: Values, layer_types: tuple[str, ...], *, follow: bool) -> Entries:
-    """layer type -> its rotary dict, complete; None for a layer that does not rotate.
-
-    Args:
-        given: the configuration's file.
-        facts: of its model type.
-        values: the file's, and the defaults.
-        layer_types: of its layers.
-        follow: do what transformers does with what it does not read, silently.
-    """
-    default = _default(facts, layer_types)
-    labels = {
-        *layer_types,
-        *(facts["config"].get("_rope_type_labels") or ()),
-        *(k for k in default if is_entry(default[k])),
-    }
-    name, raw = _raw(given, facts, follow)
-    if facts.get("null_theta_is_none") and raw is not None and raw.get("rope_theta", "") is None:
+def entries(model: Model) -> Entries:
+    """layer type -> its rotary dict, complete; None for a layer that does not rotate."""
+    default = _default(model)
+    labels = {*model.layer_types, *(model.known["config"].get("_rope_type_labels") or ())}
+    labels |= {key for key, value in default.items() if is_entry(value)}
+    name, raw = _raw(model)
+    if model.known.get("null_theta_is_none") and raw is not None and raw.get("rope_theta", "") is None:
         return {"": None}
     form = name
     if raw is None:
         found = {key: None if value is None else dict(value) for key, value in _by_layer(default).items()}
     elif any(key in labels for key in raw):
         form = f"nested {name}"
-        found = _nested(raw, labels, name, facts["reached"].get(form) != [], follow)
+        found = _nested(raw, labels, name, model)
     else:
-        found = _spread(raw, name, facts, default, follow)
-    file = File(given, facts, form, found, follow)
+        found = _spread(raw, name, default, model)
     for layer, entry in found.items():
         if entry is not None:
-            of_layer = file._replace(given=without_lists(given, layer, layer_types))
-            found[layer] = _complete(layer, entry, of_layer, values)
+            found[layer] = _complete(layer, entry, of_layer(layer, model), Form(form, found.keys()))
     return found
 
 
-def _default(facts: Values, layer_types: tuple[str, ...]) -> dict[str, Any]:
+def _default(model: Model) -> dict[str, Any]:
     """The rotary dicts of a file that has none."""
-    default = facts["config"].get("rope_parameters", {})
-    if "labels_of_layers" not in facts or not layer_types:
+    default = model.known["config"].get("rope_parameters", {})
+    if "labels_of_layers" not in model.known or not model.layer_types:
         return default
-    return {kind: default.get(kind, {"rope_type": "default"}) for kind in dict.fromkeys(layer_types)}
+    return {kind: default.get(kind, {"rope_type": "default"}) for kind in dict.fromkeys(model.layer_types)}
 
 
 def _by_layer(parameters: Values) -> Entries:
@@ -67,16 +56,16 @@ def _by_layer(parameters: Values) -> Entries:
     return nested or {"": dict(parameters)}
 
 
-def _raw(given: Values, facts: Values, follow: bool) -> tuple[str, Values | None]:
+def _raw(model: Model) -> tuple[str, Values | None]:
     """What the file says, and where."""
-    found = {name: given[name] for name in WHOLE if given.get(name)}
+    found = {name: model.given[name] for name in WHOLE if model.given.get(name)}
     for name, value in found.items():
         if not isinstance(value, Mapping):
             raise ValueError(
                 f"{name} is {value!r}; it needs to be a dict, such as {{'rope_type': 'linear', 'factor': 2.0}}."
             )
-    if "rope_scaling" in found and facts["reached"].get("rope_scaling") == []:
-        if not follow:
+    if "rope_scaling" in found and model.known["reached"].get("rope_scaling") == []:
+        if not model.follow:
             raise ValueError(
                 f"rope_scaling is {found['rope_scaling']}, which transformers does not read for this model_type; it "
                 "needs to be said in rope_parameters."
@@ -90,10 +79,11 @@ def _raw(given: Values, facts: Values, follow: bool) -> tuple[str, Values | None
     return next(iter(found.items()), ("", None))
 
 
-def _nested(raw: Values, labels: set[str], name: str, read: bool, follow: bool) -> Entries:
-    """One dict for each type of layer. read: whether this model's class reads such."""
+def _nested(raw: Values, labels: set[str], name: str, model: Model) -> Entries:
+    """One dict for each type of layer."""
+    read = model.known["reached"].get(f"nested {name}") != []
     found = {key: None if value is None else dict(value) for key, value in raw.items() if key in labels}
-    if not read and follow:
+    if not read and model.follow:
         return {key: {"rope_type": "default"} for key in found}
     if not read:
         raise ValueError(
@@ -101,7 +91,7 @@ def _nested(raw: Values, labels: set[str], name: str, read: bool, follow: bool) 
             f"needs to be said in rope_parameters. {FOLLOW}"
         )
     others = {key: value for key, value in raw.items() if key not in labels}
-    if others and not follow:
+    if others and not model.follow:
         raise ValueError(
             f"{name} is {dict(raw)}; beside the layer types {sorted(found)} it needs to be without {sorted(others)}, "
             "which transformers does not read there."
@@ -109,13 +99,13 @@ def _nested(raw: Values, labels: set[str], name: str, read: bool, follow: bool) 
     return found
 
 
-def _spread(raw: Values, name: str, facts: Values, default: Values, follow: bool) -> Entries:
+def _spread(raw: Values, name: str, default: Values, model: Model) -> Entries:
     """One dict for every layer, put where the model's class puts it."""
     nested = {key: value for key, value in default.items() if is_entry(value)}
-    reached = facts["reached"].get(name, [])
+    reached = model.known["reached"].get(name, [])
     if not nested:
         return {"": dict(raw)}
-    if "" in reached or not (reached or follow):
+    if "" in reached or not (reached or model.follow):
         raise ValueError(
             f"{name} is {dict(raw)}; this model type needs one dict for each of {sorted(nested)}: of a dict for all, "
             "transformers reads nothing, or it fails."
@@ -130,26 +120,26 @@ def _spread(raw: Values, name: str, facts: Values, default: Values, follow: bool
             if layer == "compress" and raw.get("rope_type", raw.get("type")) == "yarn":  # so DeepSeek-V4's class
                 entry.setdefault("attention_factor", 1.0)
             # elsewhere transformers keeps "default" beside an older file's "type"
-            if not follow or layer == "compress" or has_own_heads(facts):
+            if not model.follow or layer == "compress" or has_own_heads(model.known):
                 entry["rope_type"] = raw.get("rope_type") or raw.get("type") or "default"
         found[layer] = entry
     return found
 
 
-def _complete(layer: str, entry: dict[str, Any], file: File, values: Values) -> dict[str, Any]:
+def _complete(layer: str, entry: dict[str, Any], model: Model, form: Form) -> dict[str, Any]:
     """The entry with its type, base and partial factor, from wherever this model keeps them."""
     entry = {key: value for key, value in entry.items() if value is not None or key == "factor"}
     if LONGROPE_TYPES & {entry.get("rope_type"), entry.get("type")} and "short_factor" in entry:
         entry |= {"rope_type": "longrope", "type": "longrope"}
     entry.setdefault("rope_type", entry.get("type", "default"))
-    if entry["rope_type"] in ("default", "mrope") and "default_rope_type" in file.facts:
-        entry["rope_type"] = file.facts["default_rope_type"]
+    if entry["rope_type"] in ("default", "mrope") and "default_rope_type" in model.known:
+        entry["rope_type"] = model.known["default_rope_type"]
         entry.pop("type", None)
     check_numbers(entry)
-    settle("rope_theta", layer, entry, file)
-    if has_own_heads(file.facts):
-        settle_own_heads(layer, entry, file, values)
+    settle("rope_theta", layer, entry, model, form)
+    if has_own_heads(model.known):
+        settle_own_heads(layer, entry, model, form)
     else:
-        settle("partial_rotary_factor", layer, entry, file)
-    fill_original(layer, entry, file)
+        settle("partial_rotary_factor", layer, entry, model, form)
+    fill_original(layer, entry, model)
     return entry

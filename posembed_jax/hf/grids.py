@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from posembed_jax.schemes.axes import Axes
 
-Facts = Mapping[str, Any]
 Values = Mapping[str, Any]
 
 MEMORY_HEADS = "half_of_memory_head"
@@ -22,7 +21,7 @@ class Grid(NamedTuple):
 
 
 def grid_of(
-    labels: Facts, config: Values, head_dim: int | None, fraction: float, sizes: tuple[int, ...] | None
+    labels: Values, config: Values, head_dim: int | None, fraction: float, sizes: tuple[int, ...] | None
 ) -> Grid:
     """Which channels of a head turn, and by which numbers.
 

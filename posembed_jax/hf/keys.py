@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from posembed_jax.hf.model import Model
+from posembed_jax.hf.own_heads import WINDOWED_HEAD, has_own_heads
 from posembed_jax.hf.rope_parameters import ORIGINAL
 
 Values = Mapping[str, Any]
@@ -28,42 +30,35 @@ INTERLEAVED = (
 )
 WHOLE = "rope_parameters", "rope_scaling"
 OWN, LISTED = "own", "[]"  # in the order of sources: the dict's own value, and that of a list for each layer
-PASSING = "qk_nope_head_dim"
-OWN_HEADS = "swa_qk_rope_head_dim"  # Dots 3: each type of layer has a head of its own
-WINDOWED_HEAD = {"swa_head_dim": 256, "swa_qk_nope_head_dim": 192}  # and its defaults for those with a window
 
 
-def check_keys(given: Values, facts: Values, so: Values, follow: bool, *, dicts: bool) -> None:
+def check_keys(model: Model, so: Values, *, dicts: bool) -> None:
     """A key that speaks of rotation and that the model does not read would be another model, silently.
 
     so: what such a key may say all the same. dicts: the model has rotary dicts.
     """
-    known = {*facts["keys"], *facts["config"], *facts.get("legacy_keys", ()), *facts["config"].get("attribute_map", ())}
+    known = model.known
+    read = {*known["keys"], *known["config"], *known.get("legacy_keys", ()), *known["config"].get("attribute_map", ())}
     if dicts:
-        known |= {
-            *WHOLE,
-            *top_names(facts, "rope_theta"),
-            *top_names(facts, "partial_rotary_factor"),
-            "attn_rotary_emb",
-        }
-        known |= {ORIGINAL} if _is_flat(facts["config"].get("rope_parameters", {})) else set()
-    known |= set(WINDOWED_HEAD) if has_own_heads(facts) else set()
-    known |= {key.removesuffix("_runs") for key in facts["config"]}
+        read |= {*WHOLE, *top_names(known, "rope_theta"), *top_names(known, "partial_rotary_factor"), "attn_rotary_emb"}
+        read |= {ORIGINAL} if _is_flat(known["config"].get("rope_parameters", {})) else set()
+    read |= set(WINDOWED_HEAD) if has_own_heads(known) else set()
+    read |= {key.removesuffix("_runs") for key in known["config"]}
     unknown = sorted(
         key
-        for key, value in given.items()
-        if is_rotary(key) and key not in known and value is not None and not (key in so and value == so[key])
+        for key, value in model.given.items()
+        if is_rotary(key) and key not in read and value is not None and not (key in so and value == so[key])
     )
-    if unknown and not follow:
+    if unknown and not model.follow:
         raise ValueError(
             f"config has {unknown}, which transformers does not read for this model_type; it needs to be without them. "
             f"{FOLLOW}"
         )
 
 
-def top_names(facts: Values, key: str) -> list[str]:
+def top_names(known: Values, key: str) -> list[str]:
     """The names at the top of a file under which the base, or the partial factor, of some layers may be."""
-    orders = (layer.get(key, ()) for form in facts.get("sources", {}).values() for layer in form.values())
+    orders = (layer.get(key, ()) for form in known.get("sources", {}).values() for layer in form.values())
     names = {name for order in orders for name in order if isinstance(name, str)}
     return sorted({key, f"{key}{LISTED}"} | names - {OWN})
 
@@ -82,9 +77,8 @@ def _is_flat(parameters: Values) -> bool:
     return not any(isinstance(value, Mapping) for value in parameters.values())
 
 
-def pairs_neighbours(facts: Values) -> bool:
+def pairs_neighbours(labels: Values) -> bool:
     """Whether the pairs of channels are neighbours, the layout "interleaved"."""
-    labels = facts["modeling"]
     return (labels["rotate"] or "").startswith("pairs") or labels["apply"] in INTERLEAVED
 
 
@@ -92,37 +86,12 @@ def is_rotary(key: str) -> bool:
     return bool(POSITIONAL.search(key)) and not BESIDES.search(key)
 
 
-def check_original(given: Values, facts: Values, values: Values, found: Dicts) -> None:
+def check_original(model: Model, found: Dicts) -> None:
     """An original length says nothing where no scaling asks for it; Phi-3's files have it all the same."""
-    told, longest = given.get(ORIGINAL), values.get("max_position_embeddings")
+    told, longest = model.given.get(ORIGINAL), model.values.get("max_position_embeddings")
     asked = any(entry and entry["rope_type"] in ("llama3", "yarn", "longrope") for entry in found.values())
-    if not asked and told not in (None, longest, facts["config"].get(ORIGINAL)):
+    if not asked and told not in (None, longest, model.known["config"].get(ORIGINAL)):
         raise ValueError(
             f"{ORIGINAL} is {told}, which no scaling of this file asks for; it needs to be max_position_embeddings, "
             f"{longest}, or left out."
         )
-
-
-def has_own_heads(facts: Values) -> bool:
-    return OWN_HEADS in facts.get("legacy_keys", ())
-
-
-def own_scale(layer: str, given: Values, values: Values) -> float:
-    """Dots 3: by which logits of this type of layer are multiplied."""
-    _, turning = own_head(layer, given, values)
-    passing = values["qk_nope_head_dim"]
-    if layer == "sliding_attention":
-        own = [part for part in (given.get("per_layer_config") or {}).values() if PASSING in part]
-        passing = own[0][PASSING] if own else given.get("swa_qk_nope_head_dim", WINDOWED_HEAD["swa_qk_nope_head_dim"])
-    return (passing + turning) ** -0.5
-
-
-def own_head(layer: str, given: Values, values: Values) -> tuple[int, int]:
-    """Dots 3: the width of a head of this type of layer, and how many of its channels turn."""
-    if layer != "sliding_attention":
-        return values["head_dim"], values["qk_rope_head_dim"]
-    for own in (given.get("per_layer_config") or {}).values():
-        if "qk_rope_head_dim" in own:
-            return own["head_dim"], own["qk_rope_head_dim"]
-    width, passing = (given.get(key, default) for key, default in WINDOWED_HEAD.items())
-    return width, given.get(OWN_HEADS, width - passing)

@@ -7,6 +7,7 @@ from typing import Any
 
 from posembed_jax.hf.expressions import evaluate, names_in
 from posembed_jax.hf.keys import FOLLOW
+from posembed_jax.hf.model import Model
 
 Values = Mapping[str, Any]
 OLDER = {
@@ -29,16 +30,10 @@ ALL_PATTERNS = PATTERNS | {"attn_layer_indices", "block_types"}
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError)
 
 
-def layer_types_of(given: Values, known: Values, values: Values, follow: bool) -> tuple[str, ...]:
-    """The type of each layer; () where all of a model type are alike.
-
-    Args:
-        given, known, values: the file, what is known of its model type, and the two together.
-        follow: do what transformers does with what it does not read, silently.
-    """
-    count, rule = number_of_layers(values), known["layer_types"]
-    names = {**rule.get("reads", {}), **given, "num_hidden_layers": count}
-    names["no_rope_layers"] = no_rope_layers(given, known, values)
+def layer_types_of(model: Model) -> tuple[str, ...]:
+    """The type of each layer; () where all of a model type are alike."""
+    given, follow, count, rule = model.given, model.follow, model.number_of_layers, model.known["layer_types"]
+    names = {**rule.get("reads", {}), **given, "num_hidden_layers": count, "no_rope_layers": no_rope_layers(model)}
     told = given.get("layer_types")
     if told is None:
         kinds = _by_rule(rule, names)
@@ -68,24 +63,16 @@ def layer_types_of(given: Values, known: Values, values: Values, follow: bool) -
     return _by_rule(rule, names) if "computed" in rule else read
 
 
-def number_of_layers(values: Values) -> int:
-    """0 where the model type does not say it."""
-    count = values.get("num_hidden_layers")
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
-        raise ValueError(f"num_hidden_layers is {count!r}; it needs to be a whole number, such as 32.")
-    return count or 0
-
-
-def no_rope_layers(given: Values, known: Values, values: Values) -> tuple[int, ...]:
+def no_rope_layers(model: Model) -> tuple[int, ...]:
     """For each layer 1 where it rotates: of the file, or by an interval; () where the model type has no such list."""
-    if "no_rope_layers" not in known["keys"]:
+    if "no_rope_layers" not in model.known["keys"]:
         return ()
-    count, told = number_of_layers(values), given.get("no_rope_layers")
+    count, told = model.number_of_layers, model.given.get("no_rope_layers")
     if told and len(told) != count:
         raise ValueError(f"no_rope_layers is {told}; it needs {count} numbers, as num_hidden_layers is.")
     if told:
         return tuple(told)
-    interval = values.get("no_rope_layer_interval", 4)
+    interval = model.values.get("no_rope_layer_interval", 4)
     if not isinstance(interval, int) or interval == 0:
         raise ValueError(f"no_rope_layer_interval is {interval!r}; it needs to be a whole number from 1 on.")
     return tuple(int((i + 1) % interval != 0) for i in range(count))

@@ -9,7 +9,8 @@ from typing import Any
 from posembed_jax.hf.expressions import evaluate
 from posembed_jax.hf.found import Rotations
 from posembed_jax.hf.keys import FOLLOW, LISTED
-from posembed_jax.hf.layer_types import no_rope_layers, number_of_layers
+from posembed_jax.hf.layer_types import no_rope_layers
+from posembed_jax.hf.model import Model
 from posembed_jax.schemes.rotary import RoPE
 
 Values = Mapping[str, Any]
@@ -18,40 +19,33 @@ LISTS = {"rope_theta", "partial_rotary_factor", "partial_rotary_factors"}  # tha
 COMPRESSED = ["main", "compress"]  # DeepSeek-V4's two dicts: of layers with a window, and of those that compress
 
 
-def by_layer(
-    rotations: Rotations, kinds: tuple[str, ...], given: Values, known: Values, values: Values, follow: bool
-) -> tuple[Rotations, tuple[str | None, ...]]:
+def by_layer(rotations: Rotations, model: Model) -> tuple[Rotations, tuple[str | None, ...]]:
     """The rotations, one more for layers with a base of their own, and for each layer the key of its rotation.
 
-    Args:
-        rotations: of the rotary dicts.
-        kinds: the type of each layer, or ().
-        given, known, values: the file, what is known of its model type, and the two together.
-        follow: do what transformers does with what it does not read, silently.
+    rotations: of the rotary dicts.
     """
-    count = len(kinds) or number_of_layers(values)
-    keys = _of_kinds(rotations, kinds, count, given, known)
-    bases = _bases(given, known, count)
-    if bases and known["layer_bases"] == "own":
+    count = len(model.layer_types) or model.number_of_layers
+    keys = _of_kinds(rotations, count, model)
+    bases = _bases(count, model)
+    if bases and model.known["layer_bases"] == "own":
         rotations, keys = _of_bases(rotations, bases)
-    elif given.get("layer_rope_theta") and not follow:
+    elif model.given.get("layer_rope_theta") and not model.follow:
         _check_bases(rotations, bases)
-    default = known.get("rotates", True)  # Muse counts from the last layer
+    default = model.known.get("rotates", True)  # Muse counts from the last layer
     rotates = [bool(evaluate(default, {"num_hidden_layers": count, "i": i})) for i in range(count)]
     rotates = [bool(base) for base in bases] or rotates
-    rotates = [a and b for a, b in zip(rotates, _rotating(given, known, values, kinds, len(keys)), strict=True)]
+    rotates = [a and b for a, b in zip(rotates, _rotating(len(keys), model), strict=True)]
     found = (key if on else None for key, on in zip(keys, rotates, strict=True))
     return rotations, tuple(None if key is None or rotations.get(key) is None else key for key in found)
 
 
-def _of_kinds(
-    rotations: Rotations, kinds: tuple[str, ...], count: int, given: Values, known: Values
-) -> tuple[str, ...]:
+def _of_kinds(rotations: Rotations, count: int, model: Model) -> tuple[str, ...]:
     """The key of the rotary dict of each layer."""
-    if known["config"].get("_rope_type_labels") == COMPRESSED:
+    kinds = model.layer_types
+    if model.known["config"].get("_rope_type_labels") == COMPRESSED:
         return tuple("main" if kind == "sliding_attention" else "compress" for kind in kinds)
     if "unscaled" in rotations:
-        return tuple("scaled" if i in given["rope_scaling_layers"] else "unscaled" for i in range(count))
+        return tuple("scaled" if i in model.given["rope_scaling_layers"] else "unscaled" for i in range(count))
     if "" in rotations or not rotations:
         return ("",) * count
     unknown = {kind for kind in kinds if kind not in rotations and kind not in WITHOUT_ATTENTION}
@@ -63,23 +57,24 @@ def _of_kinds(
     return kinds
 
 
-def _rotating(given: Values, known: Values, values: Values, kinds: tuple[str, ...], count: int) -> list[bool]:
+def _rotating(count: int, model: Model) -> list[bool]:
     """Which layers the model's code rotates. `no_rope_layers` says 1 where a layer rotates."""
+    kinds = model.layer_types
     rotates = [kind not in WITHOUT_ATTENTION for kind in kinds] if len(kinds) == count else [True] * count
-    across = values.get("cross_attention_layers") or ()  # Mllama's, which attend to pictures instead
+    across = model.values.get("cross_attention_layers") or ()  # Mllama's, which attend to pictures instead
     rotates = [on and i not in across for i, on in enumerate(rotates)]
-    windowed = values.get("sliding_window") is not None
-    rule = known.get("rotating_layers")
+    windowed = model.values.get("sliding_window") is not None
+    rule = model.known.get("rotating_layers")
     if rule == "sliding" or (rule == "sliding_if_windowed" and windowed):
         rotates = [kind == "sliding_attention" for kind in kinds]
     elif rule in ("windowed", "windowed_or_dense"):
-        dense = _mlp_types(given, count)
-        forced = rule == "windowed_or_dense" and given.get("prefix_dense_sliding_window_pattern", 1) == 1
+        dense = _mlp_types(model.given, count)
+        forced = rule == "windowed_or_dense" and model.given.get("prefix_dense_sliding_window_pattern", 1) == 1
         rotates = [
             (kind == "sliding_attention" and windowed) or (forced and mlp == "dense")
             for kind, mlp in zip(kinds, dense, strict=True)
         ]
-    told = no_rope_layers(given, known, values)
+    told = no_rope_layers(model)
     return [a and bool(b) for a, b in zip(rotates, told, strict=True)] if told else rotates
 
 
@@ -95,11 +90,11 @@ def _mlp_types(given: Values, count: int) -> list[str]:
     return kinds
 
 
-def _bases(given: Values, known: Values, count: int) -> list[float]:
+def _bases(count: int, model: Model) -> list[float]:
     """`layer_rope_theta`: the base of each layer, 0 for one that does not rotate; [] where the file says none."""
-    if "layer_bases" not in known:
+    if "layer_bases" not in model.known:
         return []
-    told = given.get("layer_rope_theta")
+    told = model.given.get("layer_rope_theta")
     if told is not None and len(told) != count:
         raise ValueError(f"layer_rope_theta is {told}; it needs {count} numbers, as num_hidden_layers is.")
     return list(told or ())
@@ -128,8 +123,10 @@ def _check_bases(rotations: Rotations, bases: list[float]) -> None:
         )
 
 
-def without_lists(given: Values, layer: str, layer_types: tuple[str, ...]) -> dict[str, Any]:
-    """The file, with what its lists of a value for each layer say of a type of layer under "name[]"."""
+def of_layer(layer: str, model: Model) -> Model:
+    """The model whose file has no lists, but what those with a value for each layer say of this type of layer, under
+    "name[]"."""
+    given, layer_types = model.given, model.layer_types
     found = {key: value for key, value in given.items() if not isinstance(value, list)}
     for key in LISTS & {*given}:
         if not isinstance(given[key], list) or (layer_types and layer not in layer_types and layer):
@@ -141,4 +138,4 @@ def without_lists(given: Values, layer: str, layer_types: tuple[str, ...]) -> di
                 "same for all of a type, or to be a number."
             )
         found[f"{key}{LISTED}"] = values.pop()
-    return found
+    return model._replace(given=found)

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from posembed_jax.hf.entries import entries
+from posembed_jax.hf.entries import Entries, entries
 from posembed_jax.hf.found import Positions, Rotations
 from posembed_jax.hf.grids import MEMORY_HEADS, head_width, memory_head_width
-from posembed_jax.hf.keys import FOLLOW, check_keys, check_numbers, check_original, has_own_heads, own_head, top_names
+from posembed_jax.hf.keys import FOLLOW, check_keys, check_numbers, check_original, top_names
 from posembed_jax.hf.layer_types import layer_types_of
 from posembed_jax.hf.layers import by_layer
+from posembed_jax.hf.model import Model
+from posembed_jax.hf.own_heads import has_own_heads, own_head
 from posembed_jax.hf.rope_parameters import MSCALES, only_read
 from posembed_jax.hf.rotations import (
+    has_dicts,
     reads_no_head_dim,
     rotates_values,
     rotation,
     so_anyway,
-    without_dict,
     without_parameters,
 )
 from posembed_jax.hf.scales import BETA, softmax_scale, temperature
@@ -31,49 +33,25 @@ def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
     if name == "dbrx" and not follow:
         given = _with_base_of_attention(given)
     check_numbers(given)
-    values = known["config"] | given
-    for key in ("hidden_size", "num_attention_heads"):
-        if values.get(key) is not None and (not isinstance(values[key], int) or values[key] < 1):
-            raise ValueError(f"{key} is {values[key]!r}; it needs to be a whole number from 1 on.")
-    values |= _head_dims(given, known, values, follow)
-    layer_types = layer_types_of(given, known, values, follow)
-    rotations: Rotations
-    has_dicts = {"rope_parameters", "rope_theta"} & {*known["keys"], *known["config"]} and not without_dict(known)
-    if not has_dicts:
-        rotations, dicts = {"": without_parameters(known, values)}, {}
-    else:
-        dicts = entries(given, known, values, layer_types, follow=follow)
-        rotations = {
-            layer: None if entry is None else _rotation(layer, entry, known, given, values, layer_types, follow)
-            for layer, entry in dicts.items()
-        }
-        of_all = dicts.get("")
-        if of_all and not _all_scaled(given, known, values):
-            plain = {"rope_type": "default", "rope_theta": of_all["rope_theta"]}
-            unscaled = _rotation("", plain, known, given, values, layer_types, follow)
-            rotations = {"scaled": rotations[""], "unscaled": unscaled}
-        if not follow:
-            check_original(given, known, values, dicts)
-            _check_width(given, known, rotations)
-        elsewhere = {"rope_scaling", "rope_theta", "partial_rotary_factor", "rotary_dim", "attn_rotary_emb"}
-        elsewhere |= {*top_names(known, "rope_theta"), *top_names(known, "partial_rotary_factor")}
-        values = {key: value for key, value in values.items() if key not in elsewhere | LISTS}
-        values["rope_parameters"] = dicts.get("", dicts) or {"rope_type": "default", "rope_theta": None}
-    if "switch" in known and values.get(known["switch"][0]) != known["switch"][1]:
+    model = _with_head_dim(Model(given, known, known["config"] | given, follow))
+    model = model._replace(layer_types=layer_types_of(model))
+    dicts = entries(model) if has_dicts(model) else {}
+    rotations = _rotations(dicts, model) if has_dicts(model) else {"": without_parameters(model)}
+    if "switch" in known and model.values.get(known["switch"][0]) != known["switch"][1]:
         rotations = {"": None}
-    so = so_anyway(known, values, rotations)
-    check_keys(given, known, so, follow, dicts=bool(has_dicts))
-    values = {key: value for key, value in values.items() if key not in so.keys() - {*known["keys"], *known["config"]}}
-    rotations, layers = by_layer(rotations, layer_types, given, known, values, follow)
+    so = so_anyway(model, rotations)
+    check_keys(model, so, dicts=has_dicts(model))
+    values = _said_once(dicts, so, model)
+    rotations, layers = by_layer(rotations, model)
     return Positions(
         model_type=name,
         rotations=rotations,
-        rotates_values=rotates_values(known, values) and any(rotations.values()),
+        rotates_values=rotates_values(model) and any(rotations.values()),
         layers=layers,
-        softmax_scale=softmax_scale(known, given, values, dicts),
-        temperature=temperature(known, values, dicts.get("") or {}),
-        position_ids=POSITION_IDS.get(known["modeling"]["forward"] or "", "tokens"),
-        config=dict(values),
+        softmax_scale=softmax_scale(model, dicts),
+        temperature=temperature(model, dicts.get("") or {}),
+        position_ids=POSITION_IDS.get(model.code["forward"] or "", "tokens"),
+        config=values,
     )
 
 
@@ -115,81 +93,103 @@ def _with_base_of_attention(given: dict[str, Any]) -> dict[str, Any]:
     return {**given, "attn_config": attention, "rope_theta": told}
 
 
+def _rotations(dicts: Entries, model: Model) -> Rotations:
+    """Of each rotary dict."""
+    found: Rotations = {}
+    for layer, entry in dicts.items():
+        found[layer] = None if entry is None else _rotation(layer, entry, model)
+    of_all = dicts.get("")
+    if of_all and not _all_scaled(model):
+        plain = {"rope_type": "default", "rope_theta": of_all["rope_theta"]}
+        found = {"scaled": found[""], "unscaled": _rotation("", plain, model)}
+    if not model.follow:
+        check_original(model, dicts)
+        _check_width(found, model)
+    return found
+
+
+def _said_once(dicts: Entries, so: Values, model: Model) -> dict[str, Any]:
+    """The values that all this was read from, with the rotary dicts complete, and without what they say."""
+    known = model.known
+    unread = so.keys() - {*known["keys"], *known["config"]}
+    values = {key: value for key, value in model.values.items() if key not in unread}
+    if not has_dicts(model):
+        return values
+    elsewhere = {*ELSEWHERE, *top_names(known, "rope_theta"), *top_names(known, "partial_rotary_factor")}
+    values = {key: value for key, value in values.items() if key not in elsewhere}
+    return values | {"rope_parameters": dicts.get("", dicts) or {"rope_type": "default", "rope_theta": None}}
+
+
 IN_FORWARD = "scaled_in_forward"  # Phi-3.5-MoE
 ONE_TYPE = {"axial_only": "axial", "llama4_vision": "default"}  # the latter's code reads theta alone
-LISTS = {"partial_rotary_factors"}  # of layers, which rope_parameters says by their types
+ELSEWHERE = {"rope_scaling", "partial_rotary_factors", "rotary_dim", "attn_rotary_emb"}  # what rope_parameters says
 
 
-def _all_scaled(given: Values, known: Values, values: Values) -> bool:
+def _all_scaled(model: Model) -> bool:
     """Whether the scaling is that of all layers: Molmo 2 may name some, and the others turn without it."""
-    scaled = given.get("rope_scaling_layers") if "rope_scaling_layers" in known["keys"] else None
-    return scaled is None or set(scaled) == set(range(values["num_hidden_layers"]))
+    scaled = model.given.get("rope_scaling_layers") if "rope_scaling_layers" in model.known["keys"] else None
+    return scaled is None or set(scaled) == set(range(model.values["num_hidden_layers"]))
 
 
-def _head_dims(given: Values, known: Values, values: Values, follow: bool) -> dict[str, Any]:
-    """The head dim where it follows from other sizes, and which a file may not contradict."""
-    default = known["config"]
-    if _is_what_turns(known):
-        return {}
-    if "head_dim" in given and not (known.get("head_dim_is_computed") or reads_no_head_dim(known)):
-        return {}
-    if not known["head_dim_follows_hidden_size"] and "head_dim" not in given:
-        return {}
-    if known["modeling"]["axial"] == MEMORY_HEADS:
+def _with_head_dim(model: Model) -> Model:
+    """With the head dim where it follows from other sizes, and which a file may not contradict."""
+    given, values, default = model.given, model.values, model.known["config"]
+    for key in ("hidden_size", "num_attention_heads"):
+        if values.get(key) is not None and (not isinstance(values[key], int) or values[key] < 1):
+            raise ValueError(f"{key} is {values[key]!r}; it needs to be a whole number from 1 on.")
+    if _is_what_turns(model):
+        return model
+    if "head_dim" in given and not (model.known.get("head_dim_is_computed") or reads_no_head_dim(model)):
+        return model
+    if not model.known["head_dim_follows_hidden_size"] and "head_dim" not in given:
+        return model
+    if model.code["axial"] == MEMORY_HEADS:
         width = memory_head_width(values)
     elif not {"num_attention_heads", "num_heads"} & {*values}:
-        return {}
+        return model
     else:
         whole = head_width(default, None)  # Zamba 2's heads are twice as wide
         width = default.get("head_dim", whole) // whole * head_width(values, None)
-    if not follow and given.get("head_dim") not in (None, width):
+    if not model.follow and given.get("head_dim") not in (None, width):
         raise ValueError(
             f"head_dim is {given['head_dim']}, which transformers does not read for this model_type; it needs to be "
             f"{width}, as the sizes of its attention and the number of heads have it. {FOLLOW}"
         )
-    return {"head_dim": width} if "head_dim" in values else {}
+    return model._replace(values={**values, "head_dim": width}) if "head_dim" in values else model
 
 
-def _is_what_turns(known: Values) -> bool:
+def _is_what_turns(model: Model) -> bool:
     """Whether head_dim is that of the part of an MLA head that turns."""
-    turning = known["config"].get("qk_rope_head_dim")
-    return bool(turning) and known["config"].get("head_dim") == turning
+    turning = model.known["config"].get("qk_rope_head_dim")
+    return bool(turning) and model.known["config"].get("head_dim") == turning
 
 
-def _check_width(given: Values, known: Values, rotations: Rotations) -> None:
+def _check_width(rotations: Rotations, model: Model) -> None:
     """How many channels turn, where it is said twice; MiniMax M3's class writes another number, which nothing reads."""
     found = [rope.dim for rope in rotations.values() if rope]
     for key in ("rotary_dim", "attn_rotary_emb"):
-        if given.get(key) not in (None, known["config"].get(key)) and any(dim != given[key] for dim in found):
+        told = model.given.get(key)
+        if told not in (None, model.known["config"].get(key)) and any(dim != told for dim in found):
             raise ValueError(
-                f"{key} is {given[key]}, but by the rotary dict and head_dim {found[0]} channels turn; it needs to be "
+                f"{key} is {told}, but by the rotary dict and head_dim {found[0]} channels turn; it needs to be "
                 "said once, or the same: by partial_rotary_factor."
             )
 
 
-def _rotation(
-    layer: str,
-    entry: dict[str, Any],
-    known: Values,
-    given: Values,
-    values: Values,
-    layers: tuple[str, ...],
-    follow: bool,
-) -> RoPE:
-    head_dim = _head_dim(layer, known, given, values, layers)
-    if layer == "" and _is_what_turns(known) and not follow and given.get("head_dim") not in (None, head_dim):
+def _rotation(layer: str, entry: dict[str, Any], model: Model) -> RoPE:
+    head_dim, told = _head_dim(layer, model), model.given.get("head_dim")
+    if layer == "" and _is_what_turns(model) and not model.follow and told not in (None, head_dim):
         raise ValueError(
-            f"head_dim is {given['head_dim']}, but qk_rope_head_dim is {head_dim}; it needs to be the same: these are "
-            "the channels of a head that turn."
+            f"head_dim is {told}, but qk_rope_head_dim is {head_dim}; it needs to be the same: these are the channels "
+            "of a head that turn."
         )
-    entry = _as_read(entry, known, follow)
-    return rotation(entry, known, values, head_dim=head_dim, layer=layer, follow=follow)
+    return rotation(_as_read(entry, model), model, head_dim=head_dim, layer=layer)
 
 
-def _as_read(entry: Values, known: Values, follow: bool) -> dict[str, Any]:
+def _as_read(entry: Values, model: Model) -> dict[str, Any]:
     """What this model type reads of a rotary dict; the rest is refused, or left out where transformers is followed."""
-    entry, init = dict(entry), known["modeling"]["init"] or ""
-    if known.get("temperature") == BETA:
+    entry, init, follow = dict(entry), model.init, model.follow
+    if model.known.get("temperature") == BETA:
         entry.pop(BETA, None)  # of the queries
     if "alpha" in entry and "ntk_alpha" not in init:
         if not follow:
@@ -223,15 +223,16 @@ def _check_phimoe(entry: Values) -> None:
         )
 
 
-def _head_dim(layer: str, known: Values, given: Values, values: Values, layers: tuple[str, ...]) -> int | None:
+def _head_dim(layer: str, model: Model) -> int | None:
     """That of a layer type: its own, that of the part of an MLA head that turns, or the model's."""
+    given, kinds = model.given, model.layer_types
     for index, own in (given.get("per_layer_config") or {}).items():
-        if layer and int(index) < len(layers) and layers[int(index)] == layer and "head_dim" in own:
+        if layer and int(index) < len(kinds) and kinds[int(index)] == layer and "head_dim" in own:
             return own["head_dim"]
-    if has_own_heads(known):
-        return own_head(layer, given, values)[0]
-    if layer in known.get("layer_head_dims", {}) and "per_layer_config" not in given:
-        return given.get("global_head_dim") or known["layer_head_dims"][layer]
-    if layer == "" and _is_what_turns(known):
-        return values["qk_rope_head_dim"]
-    return values.get("head_dim")
+    if has_own_heads(model.known):
+        return own_head(layer, given, model.values)[0]
+    if layer in model.known.get("layer_head_dims", {}) and "per_layer_config" not in given:
+        return given.get("global_head_dim") or model.known["layer_head_dims"][layer]
+    if layer == "" and _is_what_turns(model):
+        return model.values["qk_rope_head_dim"]
+    return model.values.get("head_dim")

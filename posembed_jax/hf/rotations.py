@@ -11,7 +11,9 @@ from typing import Any
 
 from posembed_jax.hf.found import Rotations
 from posembed_jax.hf.grids import MEMORY_HEADS, Grid, axial, grid_of, head_width, heads_of
-from posembed_jax.hf.keys import FOLLOW, has_own_heads, pairs_neighbours
+from posembed_jax.hf.keys import FOLLOW, pairs_neighbours
+from posembed_jax.hf.model import Model
+from posembed_jax.hf.own_heads import has_own_heads
 from posembed_jax.hf.rope_parameters import scaling as scaling_of
 from posembed_jax.schemes.axes import Axes
 from posembed_jax.schemes.length_scaling import LongRoPE
@@ -19,35 +21,31 @@ from posembed_jax.schemes.mixed import RoPEMixed
 from posembed_jax.schemes.rotary import RoPE
 from posembed_jax.schemes.scaling import Proportional
 
-Facts = Mapping[str, Any]
 Values = Mapping[str, Any]
 
 SECTION_KEYS = ("mrope_section", "xdrope_section")
 LAST_CHANNELS = "last_channels_tables_to_pairs_float32"
 
 
-def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | None, layer: str, follow: bool) -> RoPE:
+def rotation(entry: Values, model: Model, *, head_dim: int | None, layer: str) -> RoPE:
     """The rotation of one layer type.
 
     Args:
         entry: its rotary dict, with rope_type and rope_theta.
-        facts: of the model type, from rotary_types.json.
-        config: the configuration's other values.
         head_dim: of these layers.
         layer: the type of the layers, "" where all are alike.
-        follow: do what transformers does with what it does not read, silently.
     """
-    labels = facts["modeling"]
+    labels, config = model.code, model.values
     entry = dict(entry)
-    if follow and layer:
+    if model.follow and layer:
         entry.pop("truncate", None)  # which transformers reads beside nested entries, not in them
-    interleaved = pairs_neighbours(facts)
+    interleaved = pairs_neighbours(labels)
     if labels.get("apply_switch") == "rope_interleave":
         interleaved = config.get("rope_interleave", True)
-    _check_interleaved(entry, labels, follow)
+    _check_interleaved(entry, labels, model.follow)
     named = [entry.pop(name, None) for name in SECTION_KEYS]
     sizes = next(filter(None, named), None) or labels.get("mrope_section_default")
-    fraction = _fraction(entry, facts, follow)
+    fraction = _fraction(entry, model)
     if labels["init"] == "llama4_vision":
         return wh_pairs(head_width(config, None), float(entry["rope_theta"]))
     scaling = scaling_of(entry, max_position_embeddings=config.get("max_position_embeddings"))
@@ -76,7 +74,7 @@ def rotation(entry: Values, facts: Facts, config: Values, *, head_dim: int | Non
     )
 
 
-def _check_interleaved(entry: dict[str, Any], labels: Facts, follow: bool) -> None:
+def _check_interleaved(entry: dict[str, Any], labels: Values, follow: bool) -> None:
     """Whether the axes of M-RoPE take turns is the model's, whatever its file says."""
     own = labels["recompose"] == "mrope_interleaved"
     for key in ("mrope_interleaved", "interleaved"):
@@ -98,19 +96,19 @@ def _check_factors(scaling: LongRoPE, grid: Grid, head_dim: int | None, fraction
             )
 
 
-def _fraction(entry: dict[str, Any], facts: Facts, follow: bool) -> float:
+def _fraction(entry: dict[str, Any], model: Model) -> float:
     """How much of the head turns. Most models' own rule turns it whole whatever the file says; every scaling asks."""
     proportional = entry["rope_type"] == "proportional"
     fraction = entry.get("partial_rotary_factor") if proportional else entry.pop("partial_rotary_factor", None)
+    labels = model.code
     if fraction is None and entry["rope_type"] == "default":
-        fraction = 0.334 if facts["modeling"]["default"] == "partial_per_layer_default_0.334" else None
+        fraction = 0.334 if labels["default"] == "partial_per_layer_default_0.334" else None
     if proportional or fraction is None:
         return 1.0
-    labels = facts["modeling"]
     whole = labels["axial"] is not None or labels["forward"] == "dinov3" or labels["init"] == "llama4_vision"
-    if not whole and not (entry["rope_type"] == "default" and facts["ignores_partial_rotary_factor"]):
+    if not whole and not (entry["rope_type"] == "default" and model.known["ignores_partial_rotary_factor"]):
         return fraction
-    if fraction != 1.0 and not follow:
+    if fraction != 1.0 and not model.follow:
         raise ValueError(
             f"partial_rotary_factor is {fraction}, which transformers does not read for this model_type with rope_type "
             f"{entry['rope_type']!r}; it needs to be 1.0 or left out. {FOLLOW}"
@@ -118,24 +116,28 @@ def _fraction(entry: dict[str, Any], facts: Facts, follow: bool) -> float:
     return 1.0
 
 
-def rotates_values(facts: Facts, config: Values) -> bool:
+def rotates_values(model: Model) -> bool:
     """Whether what turns queries and keys turns values as well; RoFormer's file may ask for it."""
-    label = facts["modeling"]["apply"] or ""
-    return label.endswith("_and_values") and bool(config.get("rotary_value", label == "whole_and_values"))
+    label = model.code["apply"] or ""
+    return label.endswith("_and_values") and bool(model.values.get("rotary_value", label == "whole_and_values"))
 
 
-def without_dict(facts: Facts) -> bool:
-    """Whether a model takes its theta, if any, from another place than a rotary dict."""
-    return facts["modeling"]["init"] in WITHOUT or facts["modeling"]["init"] is None
+def has_dicts(model: Model) -> bool:
+    """Whether the base and the scaling are in rotary dicts; else a model has its base, if any, from another place."""
+    known = model.known
+    return bool({"rope_parameters", "rope_theta"} & {*known["keys"], *known["config"]}) and not _without_dict(model)
+
+
+def _without_dict(model: Model) -> bool:
+    return model.code["init"] in (*WITHOUT, None)
 
 
 WITHOUT = ("conformer", "clvp", "dinov3", "default_only_stored", "lightglue")
 
 
-def reads_no_head_dim(facts: Facts) -> bool:
+def reads_no_head_dim(model: Model) -> bool:
     """Whether the head dim of these is hidden_size over the number of heads, whatever a file says."""
-    labels = facts["modeling"]
-    return labels["init"] in (*WITHOUT, "llama4_vision", None) or labels["axial"] == MEMORY_HEADS
+    return _without_dict(model) or model.init == "llama4_vision" or model.code["axial"] == MEMORY_HEADS
 
 
 def wh_pairs(width: int, base: float) -> RoPE:
@@ -143,9 +145,9 @@ def wh_pairs(width: int, base: float) -> RoPE:
     return RoPE(dim=grid.dim, layout="interleaved", base=base, axes=grid.axes)
 
 
-def without_parameters(facts: Facts, config: Values) -> RoPE | RoPEMixed | None:
+def without_parameters(model: Model) -> RoPE | RoPEMixed | None:
     """The rotation of a model whose configuration has no rotary dict; None where its settings choose another scheme."""
-    labels = facts["modeling"]
+    labels, config = model.code, model.values
     kind, chosen = labels["init"] or labels["forward"] or labels["apply"], _chosen(config)
     width, base = head_width(config, None), float(config.get("rope_theta") or 10_000.0)
     if chosen not in (None, "rotary"):
@@ -186,13 +188,14 @@ SHARES = ("rotary_pct", "rotary_emb_fraction", "rope_percent")  # of a head: Coh
 BASES = ("theta", "rotary_emb_base")  # LFM2, Nomic BERT
 
 
-def so_anyway(facts: Facts, config: Values, rotations: Rotations) -> dict[str, Any]:
+def so_anyway(model: Model, rotations: Rotations) -> dict[str, Any]:
     """What published files say of the rotation, and transformers does not read, with the values that these models have.
 
     rotations: those found.
     """
+    known, config = model.known, model.values
     ropes = {layer: rope for layer, rope in rotations.items() if isinstance(rope, RoPE)}
-    shares, bases = {_share(rope, facts, config) for rope in ropes.values()}, {rope.base for rope in ropes.values()}
+    shares, bases = {_share(rope, model) for rope in ropes.values()}, {rope.base for rope in ropes.values()}
     neighbours = {rope.layout == "interleaved" for rope in ropes.values()}
     said: dict[str, set[Any]] = {**{key: shares for key in SHARES}, **{key: bases for key in BASES}}
     said |= {key: {value == pairs for pairs in neighbours} for key, value in PAIRS_NEIGHBOURS.items()}
@@ -201,14 +204,14 @@ def so_anyway(facts: Facts, config: Values, rotations: Rotations) -> dict[str, A
     return found | {
         "rotary": bool(ropes),  # GPT-J
         "use_rotary_pos_emb": bool(ropes),  # Hunyuan
-        "position_embedding_xdrope": facts["modeling"]["recompose"] == "xdrope_sections",
-        **({} if has_own_heads(facts) else {"swa_head_dim": config.get("head_dim")}),
-        "yarn_only_types": facts.get("reached", {}).get("rope_scaling"),  # Step 3.5
+        "position_embedding_xdrope": model.code["recompose"] == "xdrope_sections",
+        **({} if has_own_heads(known) else {"swa_head_dim": config.get("head_dim")}),
+        "yarn_only_types": known.get("reached", {}).get("rope_scaling"),  # Step 3.5
     }
 
 
-def _share(rope: RoPE, facts: Facts, config: Values) -> float | None:
+def _share(rope: RoPE, model: Model) -> float | None:
     """How much of a head turns; None where that is not a share of its channels."""
     if isinstance(rope.scaling, Proportional) or rope.axes is not None:
         return None
-    return rope.dim / head_width(config, None if reads_no_head_dim(facts) else config.get("head_dim"))
+    return rope.dim / head_width(model.values, None if reads_no_head_dim(model) else model.values.get("head_dim"))

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from posembed_jax.hf.grids import MEMORY_HEADS, memory_head_width
-from posembed_jax.hf.keys import has_own_heads, own_scale
+from posembed_jax.hf.model import Model
+from posembed_jax.hf.own_heads import has_own_heads, own_scale
 from posembed_jax.hf.rope_parameters import ORIGINAL, factor_of
 from posembed_jax.schemes.scaling import yarn_mscale
 from posembed_jax.schemes.temperature import SteppedTemperature
@@ -15,17 +16,14 @@ Values = Mapping[str, Any]
 BETA = "llama_4_scaling_beta"
 
 
-def softmax_scale(known: Values, given: Values, values: Values, dicts: Values) -> float | dict[str, float] | None:
+def softmax_scale(model: Model, dicts: Values) -> float | dict[str, float] | None:
     """One number, or one for each type of layers.
 
-    Args:
-        known: of the model type.
-        given: the file.
-        values: the file's, and the defaults.
-        dicts: the rotary dicts, complete.
+    dicts: the rotary dicts, complete.
     """
+    known, values = model.known, model.values
     if has_own_heads(known):
-        return {layer: own_scale(layer, given, values) for layer in dicts}
+        return {layer: own_scale(layer, model.given, values) for layer in dicts}
     rule = (known["softmax_scale"] or [None])[0]
     width = values.get("head_dim")
     whole = "embed_dim" if known["modeling"]["axial"] == "half_head_of_embed_dim" else "hidden_size"
@@ -55,12 +53,12 @@ def softmax_scale(known: Values, given: Values, values: Values, dicts: Values) -
     return None
 
 
-def temperature(known: Values, values: Values, entry: Values) -> SteppedTemperature | None:
+def temperature(model: Model, entry: Values) -> SteppedTemperature | None:
     """Of the queries: Llama 4's on its layers without rotation, Ministral 3's and Mistral 4's on all.
 
     entry: the rotary dict of all layers, complete.
     """
-    rule = known.get("temperature")
+    rule, values = model.known.get("temperature"), model.values
     if rule == "floor_scale" and values.get("attn_temperature_tuning") and values["attn_scale"]:
         return SteppedTemperature(beta=values["attn_scale"], length=int(values["floor_scale"]), offset=1)
     if rule == BETA and entry.get(BETA):

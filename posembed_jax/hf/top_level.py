@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from posembed_jax.hf.keys import FOLLOW, LISTED, OWN, OWN_HEADS, own_head, top_names
+from posembed_jax.hf.keys import FOLLOW, LISTED, OWN, top_names
+from posembed_jax.hf.model import Model
+from posembed_jax.hf.own_heads import OWN_HEADS, own_head
 
 Values = Mapping[str, Any]
 
@@ -13,43 +15,40 @@ PARTIAL = "partial_rotary_factor"
 PARTIAL_WIDTHS = ("rotary_dim", "qk_rope_head_dim")  # channels that turn, where a model's class makes a factor of them
 
 
-class File(NamedTuple):
-    """A configuration with rotary dicts.
+class Form(NamedTuple):
+    """How a file has its rotary dicts.
 
-    form is "", without such a dict, the name of one for all layers, or "nested" and the name of dicts for each type of
-    layer; layers are the types that have one. With follow, what transformers does not read is dropped, silently.
+    name is "", without such a dict, the name of one for all layers, or "nested" and the name of dicts for each type of
+    layer; layers are the types that have one.
     """
 
-    given: Values
-    facts: Values
-    form: str
+    name: str
     layers: Collection[str]
-    follow: bool
 
 
 def is_entry(value: Any) -> bool:
     return value is None or isinstance(value, Mapping)
 
 
-def settle(key: str, layer: str, entry: dict[str, Any], file: File) -> None:
+def settle(key: str, layer: str, entry: dict[str, Any], model: Model, form: Form) -> None:
     """Put a value into the rotary dict of a layer type, from where this model's class takes it."""
-    *names, default = _order(key, layer, entry, file)
-    told = {**file.given, OWN: entry.pop(key, None) if file.form else None}
+    *names, default = _order(key, layer, entry, model, form)
+    told = {**model.given, OWN: entry.pop(key, None) if form.name else None}
     values = {name: told[name] for name in names if told.get(name) is not None}
-    if key == PARTIAL and (width := _of_width(file)):
+    if key == PARTIAL and (width := _of_width(model)):
         name, default = width
-        if not file.follow and any(value != default for value in values.values()):
+        if not model.follow and any(value != default for value in values.values()):
             raise ValueError(
-                f"{name} is {file.given[name]}, by which {default} of a head turn, but {PARTIAL} is "
+                f"{name} is {model.given[name]}, by which {default} of a head turn, but {PARTIAL} is "
                 f"{next(iter(values.values()))}; it needs to be said once, or the same."
             )
     first, value = next(iter(values.items()), ("", default))
-    if not file.follow:
+    if not model.follow:
         for name, other in values.items():
             if other != value:
                 said = f"the rotary dict says {key}" if first == OWN else f"{first} is"
                 raise ValueError(f"{name} is {other}, but {said} {value}; it needs to be said once, or the same.")
-        _check_unread(key, layer, entry, file, told, value)
+        _check_unread(key, layer, entry, model, form, told, value)
     if value is not None:
         entry[key] = value
     elif key == "rope_theta":
@@ -59,37 +58,37 @@ def settle(key: str, layer: str, entry: dict[str, Any], file: File) -> None:
         )
 
 
-def _order(key: str, layer: str, entry: Values, file: File) -> list[Any]:
+def _order(key: str, layer: str, entry: Values, model: Model, form: Form) -> list[Any]:
     """Where this model's class finds the value of a layer: names, in the order in which they count, and the default.
 
     "own" is the dict's own value, and "name[]" that of a list with a value for each layer. See `sources` of
     tests/golden/source_probes.py; what most classes do is written here.
     """
-    default = file.facts["default_theta"] if key == "rope_theta" else None
-    sources = file.facts["sources"]
-    scaled = f"{file.form} scaled" if entry["rope_type"] != "default" else file.form
-    by_layer = sources.get(scaled, sources.get(file.form, {}))
-    return by_layer.get(_like(layer, file.facts), {}).get(key, [*([OWN] if file.form else []), key, default])
+    default = model.known["default_theta"] if key == "rope_theta" else None
+    sources = model.known["sources"]
+    scaled = f"{form.name} scaled" if entry["rope_type"] != "default" else form.name
+    by_layer = sources.get(scaled, sources.get(form.name, {}))
+    return by_layer.get(_like(layer, model.known), {}).get(key, [*([OWN] if form.name else []), key, default])
 
 
-def _like(layer: str, facts: Values) -> str:
+def _like(layer: str, known: Values) -> str:
     """The layer type itself, or, where the default has none such, the one whose values it gets."""
-    known = [key for key, value in facts["config"].get("rope_parameters", {}).items() if is_entry(value)]
-    return layer if layer in known or "labels_of_layers" not in facts else known[0]
+    labels = [key for key, value in known["config"].get("rope_parameters", {}).items() if is_entry(value)]
+    return layer if layer in labels or "labels_of_layers" not in known else labels[0]
 
 
-def _check_unread(key: str, layer: str, entry: Values, file: File, told: Values, value: Any) -> None:
+def _check_unread(key: str, layer: str, entry: Values, model: Model, form: Form, told: Values, value: Any) -> None:
     """A value that these layers do not get, that is not theirs all the same, and that is not for other layers."""
-    names = _order(key, layer, entry, file)[:-1]
-    others = {name for other in file.layers for name in _order(key, other, entry, file)[:-1]}
+    names = _order(key, layer, entry, model, form)[:-1]
+    others = {name for other in form.layers for name in _order(key, other, entry, model, form)[:-1]}
     has_a_name_of_its_own = bool({*names} - {OWN})
     same = 1.0 if key == PARTIAL and value is None else value
     told = {**told, "rope_theta": None} if _has_a_base_for_windows(layer, told, value) else told
-    for name in (OWN, *top_names(file.facts, key)):
+    for name in (OWN, *top_names(model.known, key)):
         if name in names or told.get(name) in (None, same) or (name in others and has_a_name_of_its_own):
             continue
         where = "of the rotary dict " if name == OWN else ""
-        beside = f" beside {file.form.removeprefix('nested ')}" if file.form and name != OWN else ""
+        beside = f" beside {form.name.removeprefix('nested ')}" if form.name and name != OWN else ""
         raise ValueError(
             f"{key if name == OWN else name.removesuffix(LISTED)} {where}is {told[name]}, which transformers does not "
             f"read for {f'the layers {layer!r} of ' if layer else ''}this model_type{beside}; it needs to be said in "
@@ -102,46 +101,46 @@ def _has_a_base_for_windows(layer: str, told: Values, value: Any) -> bool:
     return layer == "sliding_attention" and value is not None and told.get("swa_rope_theta") == value
 
 
-def _of_width(file: File) -> tuple[str, float] | None:
+def _of_width(model: Model) -> tuple[str, float] | None:
     """The partial factor from a number of channels that turn, and the name of that number."""
-    width = file.given.get("head_dim") or file.facts["config"].get("head_dim")
+    width = model.given.get("head_dim") or model.known["config"].get("head_dim")
     for name in PARTIAL_WIDTHS:
-        if name in file.facts.get("legacy_keys", ()) and file.given.get(name) and width:
-            return name, file.given[name] / width
+        if name in model.known.get("legacy_keys", ()) and model.given.get(name) and width:
+            return name, model.given[name] / width
     return None
 
 
-def settle_own_heads(layer: str, entry: dict[str, Any], file: File, values: Values) -> None:
+def settle_own_heads(layer: str, entry: dict[str, Any], model: Model, form: Form) -> None:
     """Dots 3: how much of a head turns follows from the widths of its type of layer alone."""
-    width, turning = own_head(layer, file.given, values)
+    width, turning = own_head(layer, model.given, model.values)
     if not 1 <= turning <= width:
         raise ValueError(
             f"the heads of {layer!r} have {width} channels, but {turning} need to turn: head_dim and qk_rope_head_dim "
             f"(swa_head_dim and {OWN_HEADS}) need to fit."
         )
-    before = entry.get(PARTIAL) if file.form else None
-    if not file.follow and before not in (None, turning / width):
+    before = entry.get(PARTIAL) if form.name else None
+    if not model.follow and before not in (None, turning / width):
         raise ValueError(
             f"partial_rotary_factor of {layer!r} is {before}, but by head_dim and qk_rope_head_dim (swa_head_dim and "
             f"{OWN_HEADS}) {turning} of {width} channels turn; it needs to be the same: transformers reads the widths."
         )
     entry[PARTIAL] = turning / width
-    if not file.follow:
-        _check_unread(PARTIAL, layer, entry, file, file.given, entry[PARTIAL])
+    if not model.follow:
+        _check_unread(PARTIAL, layer, entry, model, form, model.given, entry[PARTIAL])
 
 
-def fill_original(layer: str, entry: dict[str, Any], file: File) -> None:
+def fill_original(layer: str, entry: dict[str, Any], model: Model) -> None:
     """The original length at the top of the file, which Phi-3 began; it goes before the dict's."""
     key = "original_max_position_embeddings"
-    top, inside = file.given.get(key, file.facts["config"].get(key)), entry.get(key)
+    top, inside = model.given.get(key, model.known["config"].get(key)), entry.get(key)
     if top is not None and not layer and entry["rope_type"] in ("llama3", "yarn", "longrope"):
-        if inside not in (None, top) and not file.follow:
+        if inside not in (None, top) and not model.follow:
             raise ValueError(
                 f"{key} is {top}, but the rotary dict says {inside}; it needs to be said once, or the same."
             )
         entry[key] = top
-    longest, said = file.given.get("max_position_embeddings"), entry.pop("max_position_embeddings", None)
-    if said is not None and longest is not None and said != longest and not file.follow:
+    longest, said = model.given.get("max_position_embeddings"), entry.pop("max_position_embeddings", None)
+    if said is not None and longest is not None and said != longest and not model.follow:
         raise ValueError(
             f"max_position_embeddings is {longest}, but the rotary dict says {said}; it needs to be said once, or "
             "the same."

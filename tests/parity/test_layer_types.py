@@ -18,6 +18,7 @@ from posembed_jax import hf
 from posembed_jax.hf.facts import facts
 from posembed_jax.hf.layer_types import layer_types_of
 from posembed_jax.hf.leaf import _renamed
+from posembed_jax.hf.model import Model
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -100,7 +101,7 @@ def difference(model_type, known, config_class, file):
         return None, False
     given = _renamed(file, known)
     try:
-        found = layer_types_of(given, known, known["config"] | given, follow=True)
+        found = layer_types_of(Model(given, known, known["config"] | given, follow=True))
     except ValueError as refusal:
         if any(reason in str(refusal) for reason in FAILS_LATER):
             return None, False
@@ -109,7 +110,7 @@ def difference(model_type, known, config_class, file):
     if found != (() if "rule" not in known["layer_types"] else wanted or ()):
         return f"{found}, not {wanted}", True
     try:
-        strict = layer_types_of(given, known, known["config"] | given, follow=False)
+        strict = layer_types_of(Model(given, known, known["config"] | given, follow=False))
     except ValueError as refusal:
         return (None if any(reason in str(refusal) for reason in STRICT) else f"refused: {refusal}"), True
     return (None if strict == found or not found else f"strictly {strict}, not {found}"), True
