@@ -460,7 +460,7 @@ ROWS = [
         "config",
         {"model_type": "dots3_note_text", "rope_scaling": {"type": "linear", "factor": 2.0}, "swa_rope_theta": 5e4},
         ValueError,
-        "swa_rope_theta is 50000.0, which transformers does not read for the layers 'indexed_attention' of this "
+        "swa_rope_theta is 50000.0, which transformers does not read for the layers 'sliding_attention' of this "
         "model_type beside rope_scaling; it needs to be said in",
         "",
     ),

@@ -32,7 +32,7 @@ def is_entry(value: Any) -> bool:
 
 def settle(key: str, layer: str, entry: dict[str, Any], model: Model, form: Form) -> None:
     """Put a value into the rotary dict of a layer type, from where this model's class takes it."""
-    *names, default = _order(key, layer, entry, model, form)
+    *names, default = _order(key, layer, entry, model, form.name)
     told = {**model.given, OWN: entry.pop(key, None) if form.name else None}
     values = {name: told[name] for name in names if told.get(name) is not None}
     if key == PARTIAL and (width := _of_width(model)):
@@ -45,7 +45,7 @@ def settle(key: str, layer: str, entry: dict[str, Any], model: Model, form: Form
     first, value = next(iter(values.items()), ("", default))
     if not model.follow:
         for name, other in values.items():
-            if other != value:
+            if other != value and not _is_of_others(name, key, layer, model, form):
                 said = f"the rotary dict says {key}" if first == OWN else f"{first} is"
                 raise ValueError(f"{name} is {other}, but {said} {value}; it needs to be said once, or the same.")
         _check_unread(key, layer, entry, model, form, told, value)
@@ -58,7 +58,7 @@ def settle(key: str, layer: str, entry: dict[str, Any], model: Model, form: Form
         )
 
 
-def _order(key: str, layer: str, entry: Values, model: Model, form: Form) -> list[Any]:
+def _order(key: str, layer: str, entry: Values, model: Model, form: str) -> list[Any]:
     """Where this model's class finds the value of a layer: names, in the order in which they count, and the default.
 
     "own" is the dict's own value, and "name[]" that of a list with a value for each layer. See `sources` of
@@ -66,9 +66,15 @@ def _order(key: str, layer: str, entry: Values, model: Model, form: Form) -> lis
     """
     default = model.known["default_theta"] if key == "rope_theta" else None
     sources = model.known["sources"]
-    scaled = f"{form.name} scaled" if entry["rope_type"] != "default" else form.name
-    by_layer = sources.get(scaled, sources.get(form.name, {}))
-    return by_layer.get(_like(layer, model.known), {}).get(key, [*([OWN] if form.name else []), key, default])
+    scaled = f"{form} scaled" if entry["rope_type"] != "default" else form
+    by_layer = sources.get(scaled, sources.get(form, {}))
+    return by_layer.get(_like(layer, model.known), {}).get(key, [*([OWN] if form else []), key, default])
+
+
+def _is_of_others(name: str, key: str, layer: str, model: Model, form: Form) -> bool:
+    """Whether a name at the top is that of other layers, where these have one of their own: Gemma 3's two bases."""
+    names = {each: _order(key, each, {"rope_type": "default"}, model, "")[:-1] for each in form.layers}
+    return bool(names[layer]) and name not in names[layer] and any(name in others for others in names.values())
 
 
 def _like(layer: str, known: Values) -> str:
@@ -78,14 +84,12 @@ def _like(layer: str, known: Values) -> str:
 
 
 def _check_unread(key: str, layer: str, entry: Values, model: Model, form: Form, told: Values, value: Any) -> None:
-    """A value that these layers do not get, that is not theirs all the same, and that is not for other layers."""
-    names = _order(key, layer, entry, model, form)[:-1]
-    others = {name for other in form.layers for name in _order(key, other, entry, model, form)[:-1]}
-    has_a_name_of_its_own = bool({*names} - {OWN})
+    """A value that these layers do not get, that is not theirs all the same, and that is not of other layers."""
+    names = _order(key, layer, entry, model, form.name)[:-1]
     same = 1.0 if key == PARTIAL and value is None else value
     told = {**told, "rope_theta": None} if _has_a_base_for_windows(layer, told, value) else told
     for name in (OWN, *top_names(model.known, key)):
-        if name in names or told.get(name) in (None, same) or (name in others and has_a_name_of_its_own):
+        if name in names or told.get(name) in (None, same) or _is_of_others(name, key, layer, model, form):
             continue
         where = "of the rotary dict " if name == OWN else ""
         beside = f" beside {form.name.removeprefix('nested ')}" if form.name and name != OWN else ""
