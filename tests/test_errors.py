@@ -107,10 +107,11 @@ def refusing_nodes():
 def test_every_refusal_has_a_row():
     reached = set()
     for index in range(len(ROWS)):
-        if (error := refusal(index)) is not None:
-            reached |= {
-                (Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)
-            }
+        error = refusal(index)
+        while error is not None:
+            frames = traceback.walk_tb(error.__traceback__)
+            reached |= {(Path(frame.f_code.co_filename), line) for frame, line in frames}
+            error = error.__cause__
     missing = [
         f"{path.relative_to(PACKAGE)}:{node.lineno}: {ast.unparse(node)[:100]}"
         for path, node in refusing_nodes()

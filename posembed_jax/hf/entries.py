@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posembed_jax.hf.keys import FOLLOW, WHOLE, check_numbers
-from posembed_jax.hf.layers import of_layer
+from posembed_jax.hf.layers import COMPRESSED, of_layer
 from posembed_jax.hf.model import Model
 from posembed_jax.hf.own_heads import has_own_heads
 from posembed_jax.hf.top_level import Form, fill_original, is_entry, settle, settle_own_heads
@@ -24,8 +24,9 @@ LONGROPE_TYPES = {"su", "yarn"}  # Phi-3's files say these and have longrope's f
 def entries(model: Model) -> Entries:
     """layer type -> its rotary dict, complete; None for a layer that does not rotate."""
     default = _default(model)
-    labels = {*model.layer_types, *(model.known["config"].get("_rope_type_labels") or ())}
-    labels |= {key for key, value in default.items() if is_entry(value)}
+    labels = {key for key, value in default.items() if is_entry(value)}
+    if "per_la" in model.init:  # else the layers of this model type are all alike
+        labels |= {*model.layer_types, *(model.known["config"].get("_rope_type_labels") or ())}
     name, raw = _raw(model)
     if model.known.get("null_theta_is_none") and raw is not None and raw.get("rope_theta", "") is None:
         return {"": None}
@@ -90,6 +91,8 @@ def _nested(raw: Values, labels: set[str], name: str, model: Model) -> Entries:
             f"{name} is {dict(raw)}, which transformers does not read by the types of layers for this model_type; it "
             f"needs to be said in rope_parameters. {FOLLOW}"
         )
+    if {*found} & {*COMPRESSED} and None in found.values():
+        raise ValueError(f"{name} is {dict(raw)}; it needs a dict for each of {COMPRESSED}.")
     others = {key: value for key, value in raw.items() if key not in labels}
     if others and not model.follow:
         raise ValueError(
@@ -116,12 +119,9 @@ def _spread(raw: Values, name: str, default: Values, model: Model) -> Entries:
     for layer in nested:
         entry: dict[str, Any] = {"rope_type": "default"}
         if layer in reached:
-            entry |= raw
+            entry = dict(raw)
             if layer == "compress" and raw.get("rope_type", raw.get("type")) == "yarn":  # so DeepSeek-V4's class
                 entry.setdefault("attention_factor", 1.0)
-            # elsewhere transformers keeps "default" beside an older file's "type"
-            if not model.follow or layer == "compress" or has_own_heads(model.known):
-                entry["rope_type"] = raw.get("rope_type") or raw.get("type") or "default"
         found[layer] = entry
     return found
 
@@ -129,6 +129,8 @@ def _spread(raw: Values, name: str, default: Values, model: Model) -> Entries:
 def _complete(layer: str, entry: dict[str, Any], model: Model, form: Form) -> dict[str, Any]:
     """The entry with its type, base and partial factor, from wherever this model keeps them."""
     entry = {key: value for key, value in entry.items() if value is not None or key == "factor"}
+    if model.follow and form.name in model.known.get("older_type_is_lost", ()):
+        entry.pop("type", None)
     if LONGROPE_TYPES & {entry.get("rope_type"), entry.get("type")} and "short_factor" in entry:
         entry |= {"rope_type": "longrope", "type": "longrope"}
     entry.setdefault("rope_type", entry.get("type", "default"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,10 @@ FOLLOW = "To do as transformers does, pass follow_upstream_bugs=True."
 POSITIONAL = re.compile(
     r"rope|rotary|theta|yarn|ntk|base_freq|emb_base|xpos|alibi|original_max_position|(qk_nope|global|swa)_head_dim"
 )
-NUMBERS = re.compile(r"(theta|base_freq|emb_base|embedding_base|partial_rotary_factor|rotary_pct)$")
+BASE = re.compile(r"(theta|base_freq|emb_base|embedding_base)$")
+PART = re.compile(r"(partial_rotary_factor|rotary_pct)$")
+NEEDED = {"hidden_size", "num_attention_heads", "num_heads"}
+SIZES = NEEDED | {"head_dim", "rotary_dim", "qk_rope_head_dim", "global_head_dim", "swa_head_dim", ORIGINAL}
 # What these keys say is not the rotation: dropout, sizes of grids, an attention bias.
 BESIDES = re.compile(r"dropout|feat_sizes|k_sizes|^alibi$")
 # Layouts of transformers' functions: whatever else these say of dtypes and of how tables are stored.
@@ -64,12 +68,20 @@ def top_names(known: Values, key: str) -> list[str]:
 
 
 def check_numbers(values: Values) -> None:
-    """The bases and the partial factors of a file, or of a rotary dict."""
+    """The bases, the partial factors and the sizes of a file, or of a rotary dict."""
     for key, value in values.items():
-        if not NUMBERS.search(key) or value is None or isinstance(value, list | Mapping):
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{key} is {value!r}; it needs to be a number.")
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if key in SIZES and not whole and not (value is None and key not in NEEDED):
+            raise ValueError(f"{key} is {value!r}; it needs to be a whole number from 1 on.")
+        if BASE.search(key) and not isinstance(value, list | None):
+            _check_above(key, value, 1.0)
+        if PART.search(key) and not isinstance(value, list | None):
+            _check_above(key, value, 0.0)
+
+
+def _check_above(key: str, value: Any, least: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least < value < math.inf:
+        raise ValueError(f"{key} is {value!r}; it needs to be a number above {least:g}.")
 
 
 def _is_flat(parameters: Values) -> bool:

@@ -10,7 +10,7 @@ from posembed_jax.hf.found import Positions, Rotations
 from posembed_jax.hf.grids import MEMORY_HEADS, head_width, memory_head_width
 from posembed_jax.hf.keys import FOLLOW, check_keys, check_numbers, check_original, top_names
 from posembed_jax.hf.layer_types import layer_types_of
-from posembed_jax.hf.layers import by_layer
+from posembed_jax.hf.layers import by_layer, of_layer
 from posembed_jax.hf.model import Model
 from posembed_jax.hf.own_heads import has_own_heads, own_head
 from posembed_jax.hf.rope_parameters import MSCALES, only_read
@@ -36,7 +36,7 @@ def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
     model = _with_head_dim(Model(given, known, known["config"] | given, follow))
     model = model._replace(layer_types=layer_types_of(model))
     dicts = entries(model) if has_dicts(model) else {}
-    rotations = _rotations(dicts, model) if has_dicts(model) else {"": without_parameters(model)}
+    rotations = _rotations(dicts, model) if has_dicts(model) else {"": without_parameters(of_layer("", model))}
     if "switch" in known and model.values.get(known["switch"][0]) != known["switch"][1]:
         rotations = {"": None}
     so = so_anyway(model, rotations)
@@ -134,9 +134,6 @@ def _all_scaled(model: Model) -> bool:
 def _with_head_dim(model: Model) -> Model:
     """With the head dim where it follows from other sizes, and which a file may not contradict."""
     given, values, default = model.given, model.values, model.known["config"]
-    for key in ("hidden_size", "num_attention_heads"):
-        if values.get(key) is not None and (not isinstance(values[key], int) or values[key] < 1):
-            raise ValueError(f"{key} is {values[key]!r}; it needs to be a whole number from 1 on.")
     if _is_what_turns(model):
         return model
     if "head_dim" in given and not (model.known.get("head_dim_is_computed") or reads_no_head_dim(model)):

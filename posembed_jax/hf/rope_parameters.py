@@ -64,7 +64,10 @@ def scaling(parameters: Mapping[str, Any], *, max_position_embeddings: int | Non
             f"{came}; it needs to be without {sorted(unread)}, which nothing reads: attention_factor goes before them, "
             "and mscale counts together with mscale_all_dim."
         )
-    return read(parameters, max_position_embeddings)
+    try:
+        return read(parameters, max_position_embeddings)
+    except ValueError as error:
+        raise ValueError(f"{came}: {error}") from error
 
 
 def only_read(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,11 +49,15 @@ def rotation(entry: Values, model: Model, *, head_dim: int | None, layer: str) -
     if labels["init"] == "llama4_vision":
         return wh_pairs(head_width(config, None), float(entry["rope_theta"]))
     scaling = scaling_of(entry, max_position_embeddings=config.get("max_position_embeddings"))
-    grid = grid_of(labels, config, head_dim, fraction, tuple(sizes) if sizes else None)
-    if grid.axes is not None and len(grid.axes.axis) not in ((grid.dim + 1) // 2, grid.dim):
+    told = f"head_dim is {head_dim} and partial_rotary_factor is {fraction}"
+    try:
+        grid = grid_of(labels, config, head_dim, fraction, tuple(sizes) if sizes else None)
+    except ValueError as error:
+        raise ValueError(f"{told}: {error}") from error
+    if grid.dim < 2 or (grid.axes and len(grid.axes.axis) not in ((grid.dim + 1) // 2, grid.dim)):
         raise ValueError(
-            f"head_dim is {head_dim} and partial_rotary_factor is {fraction}, so that {grid.dim} channels turn by "
-            f"{grid.axes.count} frequencies of each axis; they need to be a multiple of 4."
+            f"{told}, so that {grid.dim} channels turn; they need to be at least 2, and a multiple of 4 where "
+            "there are rows and columns."
         )
     if isinstance(scaling, LongRoPE):
         _check_factors(scaling, grid, head_dim, fraction)

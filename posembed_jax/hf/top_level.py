@@ -42,6 +42,12 @@ def settle(key: str, layer: str, entry: dict[str, Any], model: Model, form: Form
                 f"{name} is {model.given[name]}, by which {default} of a head turn, but {PARTIAL} is "
                 f"{next(iter(values.values()))}; it needs to be said once, or the same."
             )
+    null = [name for name in names if told.get(name, "") is None and name != OWN]
+    if null and not values and default is not None:
+        raise ValueError(
+            f"{null[0]} is None, of which some classes of transformers make {default}, others nothing; it needs to be "
+            "a number, or left out."
+        )
     first, value = next(iter(values.items()), ("", default))
     if not model.follow:
         for name, other in values.items():

@@ -10,7 +10,11 @@ import json
 DICTS = ("rope_parameters", "rope_scaling")
 OWN = "own"  # the dict's own value
 FACTOR = 7.0
-KINDS = {"default": {"rope_type": "default"}, "scaled": {"rope_type": "linear", "factor": FACTOR}}
+KINDS = {
+    "default": {"rope_type": "default"},
+    "scaled": {"rope_type": "linear", "factor": FACTOR},
+    "older": {"type": "linear", "factor": FACTOR},
+}
 VALUES = {"rope_theta": 12345.0, "partial_rotary_factor": 0.625}
 ENDS = {"rope_theta": ("theta", "base_freq", "emb_base"), "partial_rotary_factor": ("rotary_pct",)}
 LISTS = {"rope_theta": "rope_theta[]", "partial_rotary_factor": "partial_rotary_factors[]"}  # a value for each layer
@@ -36,6 +40,17 @@ def reached(config_class):
     return found
 
 
+def older_type_is_lost(config_class):
+    """The forms of a file in which "type" is not taken for "rope_type", of which it is the older name."""
+    found = []
+    for form, layers in reached(config_class).items():
+        labels = layers if form.startswith("nested ") else ()
+        dicts = _built(config_class, form, "older", labels, "rope_theta", ())
+        if any(dicts[layer].get("rope_type") != KINDS["older"]["type"] for layer in layers):
+            found.append(form)
+    return found
+
+
 def sources(config_class, keys):
     """{form of the file: {layer type: {key: [names, in the order in which they count, and the value without any]}}}.
 
@@ -45,7 +60,7 @@ def sources(config_class, keys):
     found = {}
     for form, labels in _forms(config_class):
         by_kind = {}
-        for kind in KINDS if form else ("default",):
+        for kind in ("default", "scaled") if form else ("default",):
             orders = {key: _orders(config_class, form, kind, labels, key, keys) for key in VALUES}
             if None not in orders.values():
                 usual = ordinary(form, getattr(config_class, "default_theta", None))
@@ -141,12 +156,22 @@ def _built(config_class, form, kind, labels, key, given):
         entry["rope_theta"] = VALUES["rope_theta"]
     if OWN in given:
         entry[key] = given.pop(OWN)
-    file = {top: value for top, value in given.items() if not top.endswith("[]")}
-    file |= {top[:-2]: [value] * config_class().num_hidden_layers for top, value in given.items() if top.endswith("[]")}
-    if name:
-        file[name] = {label: json.loads(json.dumps(entry)) for label in labels} or entry
-    config = config_class(**file)
-    kinds = {entry.get("rope_type", "default") for entry in entries(config).values()}
-    if kinds - {"default", "axial"}:  # as the frequencies of such are made
+    kinds = [*labels, *labels[::-1]]  # some classes need the last layer to be of the first type
+    of_layers = [{"layer_types": kinds, "num_hidden_layers": len(kinds)}] if labels else []
+    for sizes in (*of_layers, {}):  # without them where the labels of the dicts are no types of layers
+        file = {top: value for top, value in given.items() if not top.endswith("[]")} | sizes
+        count = sizes.get("num_hidden_layers") or getattr(config_class(), "num_hidden_layers", None)
+        file |= {top[:-2]: [value] * count for top, value in given.items() if top.endswith("[]")}
+        if name:
+            file[name] = {label: json.loads(json.dumps(entry)) for label in labels} or dict(entry)
+        try:
+            config = config_class(**file)
+        except Exception:
+            if not sizes:
+                raise
+        else:
+            break
+    rope_types = {entry.get("rope_type", entry.get("type", "default")) for entry in entries(config).values()}
+    if rope_types - {"default", "axial"}:  # as the frequencies of such are made
         config.standardize_rope_params()
     return entries(config)
