@@ -905,6 +905,20 @@ ROWS = [
     (
         good(hf.from_config),
         "config",
+        {
+            "model_type": "deepseek_v4",
+            "rope_parameters": {
+                "compress": {"rope_type": "default", "rope_theta": 5.0},
+                "main": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5.0},
+            },
+        },
+        ValueError,
+        "the rotary dict of 'compress' is ...; beside others with a rope_type it needs partial_rotary_factor",
+        "",
+    ),
+    (
+        good(hf.from_config),
+        "config",
         {"model_type": "llama", "rope_theta": "10000"},
         ValueError,
         "rope_theta is '10000'; it needs to be a number above",

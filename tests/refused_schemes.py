@@ -215,7 +215,7 @@ ROWS = [
     (good(pe.Linear), "factor", 0, ValueError, POSITIVE),
     (good(pe.NTK), "factor", "2", ValueError, POSITIVE),
     (good(pe.yarn_mscale, weight=1.0), "factor", "4", ValueError, POSITIVE),
-    (good(pe.yarn_mscale, factor=4.0), "weight", 0.0, ValueError, POSITIVE),
+    (good(pe.yarn_mscale, factor=4.0), "weight", -1.0, ValueError, POSITIVE),
     (good(pe.longrope_factor, original_length=16), "factor", math.inf, ValueError, POSITIVE),
     (good(pe.longrope_factor, factor=4.0), "original_length", 1, ValueError, "a Python int of at least 2"),
     (good(pe.DynamicNTK, original_length=16), "factor", 0.0, ValueError, POSITIVE),

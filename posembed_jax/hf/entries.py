@@ -38,9 +38,11 @@ def entries(model: Model) -> Entries:
         found = _nested(raw, labels, name, model)
     else:
         found = _spread(raw, name, default, model)
+    kinds = {entry.get("rope_type", entry.get("type", "default")) for entry in found.values() if entry}
+    scaled = bool(kinds - {"default", "mrope", model.known.get("default_rope_type")})
     for layer, entry in found.items():
         if entry is not None:
-            found[layer] = _complete(layer, entry, of_layer(layer, model), Form(form, found.keys()))
+            found[layer] = _complete(layer, entry, of_layer(layer, model), Form(form, found.keys(), scaled))
     return found
 
 

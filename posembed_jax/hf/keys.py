@@ -20,8 +20,8 @@ POSITIONAL = re.compile(
 )
 BASE = re.compile(r"(theta|base_freq|emb_base|embedding_base)$")
 PART = re.compile(r"(partial_rotary_factor|rotary_pct)$")
-NEEDED = {"hidden_size", "num_attention_heads", "num_heads"}
-SIZES = NEEDED | {"head_dim", "rotary_dim", "qk_rope_head_dim", "global_head_dim", "swa_head_dim", ORIGINAL}
+NEEDED = {"hidden_size", "num_attention_heads", "num_heads", "qk_rope_head_dim", "qk_nope_head_dim"}
+SIZES = NEEDED | {"head_dim", "rotary_dim", "global_head_dim", "swa_head_dim", ORIGINAL}
 # What these keys say is not the rotation: dropout, sizes of grids, an attention bias.
 BESIDES = re.compile(r"dropout|feat_sizes|k_sizes|^alibi$")
 # Layouts of transformers' functions: whatever else these say of dtypes and of how tables are stored.

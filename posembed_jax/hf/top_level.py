@@ -19,11 +19,12 @@ class Form(NamedTuple):
     """How a file has its rotary dicts.
 
     name is "", without such a dict, the name of one for all layers, or "nested" and the name of dicts for each type of
-    layer; layers are the types that have one.
+    layer; layers are the types that have one, and scaled says whether one of them has a rope_type of its own.
     """
 
     name: str
     layers: Collection[str]
+    scaled: bool
 
 
 def is_entry(value: Any) -> bool:
@@ -32,7 +33,10 @@ def is_entry(value: Any) -> bool:
 
 def settle(key: str, layer: str, entry: dict[str, Any], model: Model, form: Form) -> None:
     """Put a value into the rotary dict of a layer type, from where this model's class takes it."""
-    *names, default = _order(key, layer, entry, model, form.name)
+    order = _order(key, layer, model, form)
+    if not model.follow and order != _order(key, layer, model, form._replace(scaled=entry["rope_type"] != "default")):
+        _check_said(key, layer, entry, model, order)
+    *names, default = order
     told = {**model.given, OWN: entry.pop(key, None) if form.name else None}
     values = {name: told[name] for name in names if told.get(name) is not None}
     if key == PARTIAL and (width := _of_width(model)):
@@ -64,7 +68,7 @@ def settle(key: str, layer: str, entry: dict[str, Any], model: Model, form: Form
         )
 
 
-def _order(key: str, layer: str, entry: Values, model: Model, form: str) -> list[Any]:
+def _order(key: str, layer: str, model: Model, form: Form) -> list[Any]:
     """Where this model's class finds the value of a layer: names, in the order in which they count, and the default.
 
     "own" is the dict's own value, and "name[]" that of a list with a value for each layer. See `sources` of
@@ -72,14 +76,24 @@ def _order(key: str, layer: str, entry: Values, model: Model, form: str) -> list
     """
     default = model.known["default_theta"] if key == "rope_theta" else None
     sources = model.known["sources"]
-    scaled = f"{form} scaled" if entry["rope_type"] != "default" else form
-    by_layer = sources.get(scaled, sources.get(form, {}))
-    return by_layer.get(_like(layer, model.known), {}).get(key, [*([OWN] if form else []), key, default])
+    by_layer = sources.get(f"{form.name} scaled" if form.scaled else form.name, sources.get(form.name, {}))
+    return by_layer.get(_like(layer, model.known), {}).get(key, [*([OWN] if form.name else []), key, default])
+
+
+def _check_said(key: str, layer: str, entry: Values, model: Model, order: list[Any]) -> None:
+    """Beside layers that are scaled, others find their values elsewhere, in some classes and depending on the order."""
+    *names, default = order
+    at_the_top = any(model.given.get(name) is not None for name in names if name != OWN)
+    if entry.get(key) is None and (at_the_top or default is not None):
+        raise ValueError(
+            f"the rotary dict of {layer!r} is {dict(entry)}; beside others with a rope_type it needs {key}, which "
+            "transformers finds or not as they come."
+        )
 
 
 def _is_of_others(name: str, key: str, layer: str, model: Model, form: Form) -> bool:
     """Whether a name at the top is that of other layers, where these have one of their own: Gemma 3's two bases."""
-    names = {each: _order(key, each, {"rope_type": "default"}, model, "")[:-1] for each in form.layers}
+    names = {each: _order(key, each, model, Form("", (), scaled=False))[:-1] for each in form.layers}
     return bool(names[layer]) and name not in names[layer] and any(name in others for others in names.values())
 
 
@@ -91,7 +105,7 @@ def _like(layer: str, known: Values) -> str:
 
 def _check_unread(key: str, layer: str, entry: Values, model: Model, form: Form, told: Values, value: Any) -> None:
     """A value that these layers do not get, that is not theirs all the same, and that is not of other layers."""
-    names = _order(key, layer, entry, model, form.name)[:-1]
+    names = _order(key, layer, model, form)[:-1]
     same = 1.0 if key == PARTIAL and value is None else value
     told = {**told, "rope_theta": None} if _has_a_base_for_windows(layer, told, value) else told
     for name in (OWN, *top_names(model.known, key)):

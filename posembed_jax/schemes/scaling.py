@@ -159,12 +159,13 @@ def yarn_mscale(factor: float, weight: float) -> float:
     1.3689
 
     Raises:
-        ValueError: a factor or a weight that is not a Python number above 0.
+        ValueError: a factor that is not a Python number above 0, or a weight that is none and not 0.
 
     Source: https://arxiv.org/abs/2309.00071, equation 22.
     """
     checks.number_setting("factor", factor)
-    checks.number_setting("weight", weight)
+    if weight != 0:
+        checks.number_setting("weight", weight)
     return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
