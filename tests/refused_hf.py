@@ -899,7 +899,7 @@ ROWS = [
         "config",
         {"model_type": "deepseek_v4", "rope_parameters": {"main": None, "compress": {"rope_type": "default"}}},
         ValueError,
-        "rope_parameters is ...; it needs a dict for each of ['main', 'compress']",
+        "rope_parameters is ...; it needs a dict for each of ['compress', 'main']",
         "",
     ),
     (

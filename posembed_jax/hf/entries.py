@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posembed_jax.hf.keys import FOLLOW, WHOLE, check_numbers
-from posembed_jax.hf.layers import COMPRESSED, of_layer
+from posembed_jax.hf.layers import of_layer
 from posembed_jax.hf.model import Model
 from posembed_jax.hf.own_heads import has_own_heads
 from posembed_jax.hf.top_level import Form, fill_original, is_entry, settle, settle_own_heads
@@ -93,8 +93,13 @@ def _nested(raw: Values, labels: set[str], name: str, model: Model) -> Entries:
             f"{name} is {dict(raw)}, which transformers does not read by the types of layers for this model_type; it "
             f"needs to be said in rope_parameters. {FOLLOW}"
         )
-    if {*found} & {*COMPRESSED} and None in found.values():
-        raise ValueError(f"{name} is {dict(raw)}; it needs a dict for each of {COMPRESSED}.")
+    if None in found.values() and "keeps_null_entries" not in model.known:
+        if not model.follow:
+            raise ValueError(
+                f"{name} is {dict(raw)}; it needs a dict for each of {sorted(found)}, of which this model type turns "
+                f"all. {FOLLOW}"
+            )
+        found = {key: {"rope_type": "default"} if value is None else value for key, value in found.items()}
     others = {key: value for key, value in raw.items() if key not in labels}
     if others and not model.follow:
         raise ValueError(

@@ -24,7 +24,7 @@ import warnings
 
 from index_rules import index_rule
 from layer_rules import ROTATES, layer_types
-from source_probes import entries, older_type_is_lost, reached, sources
+from source_probes import entries, keeps_null_entries, older_type_is_lost, reached, sources
 
 CONFIG_KEYS = (
     "num_hidden_layers",
@@ -896,6 +896,8 @@ def type_facts(config_class, parts):
         facts["legacy_keys"] = legacy
     if "rope_parameters" in {*fields, *values}:
         facts["reached"] = reached(config_class)
+        if "per_la" in (facts["modeling"]["init"] or "") and keeps_null_entries(config_class):
+            facts["keeps_null_entries"] = True
         if lost := older_type_is_lost(config_class):
             facts["older_type_is_lost"] = lost
         facts["sources"] = sources(config_class, {*fields, *legacy})

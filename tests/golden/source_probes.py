@@ -51,6 +51,21 @@ def older_type_is_lost(config_class):
     return found
 
 
+def keeps_null_entries(config_class):
+    """Whether null for the rotary dict of a layer type stays that: no rotation. Some classes make a dict of it."""
+    labels = dict(_forms(config_class)).get("nested rope_parameters", ())
+    entry = KINDS["default"] | VALUES
+    for label in labels:
+        others = {other: dict(entry) for other in labels if other != label}
+        try:
+            config = config_class(rope_parameters={label: None, **others})
+        except Exception:
+            return False
+        if (config.rope_parameters or {}).get(label, "") is not None:
+            return False
+    return bool(labels)
+
+
 def sources(config_class, keys):
     """{form of the file: {layer type: {key: [names, in the order in which they count, and the value without any]}}}.
 
