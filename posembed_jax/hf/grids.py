@@ -53,8 +53,8 @@ def grid_of(
         sizes = (count - sum(others), *others)
     elif sum(sizes) != dim // 2:
         raise ValueError(
-            f"the sections of rope_parameters are {list(sizes)}; they need to sum to {dim // 2}, half of the "
-            f"{dim} channels of a head that turn, with head_dim {head_dim} and partial_rotary_factor {fraction}."
+            f"the sections of rope_parameters are {list(sizes)}; they need to sum to {dim // 2}, half of the {dim} "
+            "channels of a head that turn."
         )
     return Grid(dim, SECTIONS[recompose](sizes))
 

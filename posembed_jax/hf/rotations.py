@@ -49,7 +49,8 @@ def rotation(entry: Values, model: Model, *, head_dim: int | None, layer: str) -
     if labels["init"] == "llama4_vision":
         return wh_pairs(head_width(config, None), float(entry["rope_theta"]))
     scaling = scaling_of(entry, max_position_embeddings=config.get("max_position_embeddings"))
-    told = f"head_dim is {head_dim} and partial_rotary_factor is {fraction}"
+    told = f"head_dim is {head_dim}" if head_dim else f"hidden_size is {config.get('hidden_size')}"
+    told += f" and partial_rotary_factor is {fraction}"
     try:
         grid = grid_of(labels, config, head_dim, fraction, tuple(sizes) if sizes else None)
     except ValueError as error:
