@@ -17,11 +17,9 @@ import pytest
 from test_rotary_configs import LEAVES, distinct, is_read_better, ours, theirs, types_of_layers
 
 from posembed_jax import hf
-from posembed_jax.hf import config as config_module
-from posembed_jax.hf.facts import facts
 from posembed_jax.hf.keys import top_names
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("facts_are_read_once")]
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 SCALINGS = {
@@ -117,12 +115,6 @@ def difference(model_type, known, file):
         if len(one) != len(two) or not np.allclose(one, two, rtol=1e-5, atol=0) or not np.isclose(got[1], amplitude):
             return f"{layer!r}: {len(one)} {one[-3:]} {got[1]}, not {len(two)} {two[-3:]} {amplitude}", True
     return None, True
-
-
-@pytest.fixture(autouse=True)
-def facts_are_read_once(monkeypatch):
-    known = facts()
-    monkeypatch.setattr(config_module, "facts", lambda: known)
 
 
 @pytest.mark.parametrize("model_type", sorted(LEAVES))

@@ -23,7 +23,7 @@ from posembed_jax.hf.keys import top_names
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("facts_are_read_once")]
 
 LEAVES = {name: known for name, known in facts()["types"].items() if known["modeling"]["rotary_class"]}
 LONG = {"original_max_position_embeddings": 64}
