@@ -142,6 +142,14 @@ def number_setting(name: str, value: Any, above: float = 0.0) -> None:
         raise ValueError(f"{name} is {value!r}; it needs to be a finite Python number above {above:g}.")
 
 
+def window_sizes(size: Any) -> tuple[int, int]:
+    """How far a window goes to the left and to the right, from `(left, right)` or one int for both."""
+    left, right = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
+    integer_setting("left size of the window", left, minimum=0)
+    integer_setting("right size of the window", right, minimum=0)
+    return left, right
+
+
 def sizes(name: str, value: Any, minimum: int = 1) -> None:
     if not isinstance(value, tuple) or not value:
         raise ValueError(f"{name} is {value!r}; it needs to be a tuple of sizes, such as (height, width).")

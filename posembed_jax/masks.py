@@ -37,9 +37,7 @@ def window(query_positions: jax.Array, key_positions: jax.Array, size: int | tup
     >>> window(jnp.array([2]), jnp.array([0, 1, 2, 3]), (1, 0)).tolist()
     [[False, True, True, False]]
     """
-    left, right = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
-    checks.integer_setting("left size of the window", left, minimum=0)
-    checks.integer_setting("right size of the window", right, minimum=0)
+    left, right = checks.window_sizes(size)
     query_positions, key_positions = check_pair(query_positions, key_positions)
     distance = key_positions[..., None, :] - query_positions[..., :, None]
     return (distance >= -left) & (distance <= right)

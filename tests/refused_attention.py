@@ -107,6 +107,11 @@ def many_tiles(bias):
     pe.attend(x, x, x, bias=bias, implementation="xla")
 
 
+def many_tiles_without(**arguments):
+    x = jnp.ones((1, 1032, 1, 2))
+    pe.attend(x, x, x, implementation="xla", **arguments)
+
+
 def many_tiles_of_content(bias):
     x = jnp.ones((1, 1032, N, 2))
     pe.attend(x, x, x, bias=bias, causal=True, implementation="xla")
@@ -317,6 +322,9 @@ ROWS = [
         "; window and bias with 3 queries and 5 keys needs it ... pass posembed_jax.positions.arange(length, offset)",
     ),
     (ATTEND, "window", -2, ValueError, "size of the window is -2" + COUNT, ""),
+    (many_tiles_without, "window", -2, ValueError, "size of the window is -2" + COUNT, ""),
+    (many_tiles_without, "window", (1, 2.5), ValueError, "right size of the window is 2.5" + COUNT, ""),
+    (many_tiles_without, "query_segment_ids", jnp.ones((1, 1032)), TypeError, "int32 [B, T], that is" + NARROW),
     (ATTEND, "causal", "no", ValueError, FLAG),
     (ATTEND, "bias", pe.ALiBi(heads=N), TypeError, "; it needs to be bound to its arrays: pass `scheme.bind(params)`"),
     (
@@ -341,7 +349,14 @@ ROWS = [
         AssertionError,
         "; it needs to be int32 [B, S], that is [2, 3]",
     ),
-    (SELF, "query_segment_ids", IDS.astype(jnp.float32), TypeError, "int32 segment ids [T] or [B, T]" + NARROW),
+    (SELF, "query_segment_ids", IDS.astype(jnp.float32), TypeError, "int32 [B, T], that is [2, 3]" + NARROW),
+    (
+        good(SELF, query_segment_ids=IDS),
+        "key_segment_ids",
+        IDS == 0,
+        TypeError,
+        "int32 [B, S], that is [2, 3]" + NARROW,
+    ),
     # The cache.
     (good(pe.KVCache.empty, batch=B, heads=K, dim=D), "capacity", 0, ValueError, INT),
     (good(pe.KVCache.empty, capacity=4, heads=K, dim=D), "batch", 2.0, ValueError, INT),

@@ -126,7 +126,7 @@ def attend(
         value_bias=value_bias,
         mask=mask,
         causal=causal,
-        window=window,
+        window=None if window is None else checks.window_sizes(window),
         query_positions=order[0],
         key_positions=order[1],
         coordinates=coordinates,

@@ -70,7 +70,7 @@ def attend(inputs: Inputs) -> jax.Array:
 
 
 def _cut(inputs: Inputs, size: int) -> Tiles:
-    query_ids, key_ids, mask, window = inputs.query_segment_ids, inputs.key_segment_ids, inputs.mask, inputs.window
+    query_ids, key_ids, mask = inputs.query_segment_ids, inputs.key_segment_ids, inputs.mask
     lengths = inputs.query.shape[1], inputs.key.shape[1]
     if key_ids is None and any(length % size for length in lengths):  # what fills up the last tile is padding
         query_ids, key_ids = (jnp.ones((1, x.shape[1]), jnp.int32) for x in (inputs.query, inputs.key))
@@ -84,7 +84,7 @@ def _cut(inputs: Inputs, size: int) -> Tiles:
         key_segment_ids=None if key_ids is None else fill(key_ids, 1, size),
         mask=mask,
         causal=inputs.causal,
-        window=window if isinstance(window, tuple) or window is None else (window, window),
+        window=inputs.window,
         size=size,
     )
 

@@ -25,7 +25,7 @@ class Inputs:
     value_bias: Callable[..., jax.Array] | None
     mask: jax.Array | None  # bool, [T, S] or [B or 1, N or 1, T or 1, S or 1]
     causal: bool
-    window: int | tuple[int, int] | None
+    window: tuple[int, int] | None
     query_positions: jax.Array  # int32 [T] or [B, T]
     key_positions: jax.Array  # int32 [S] or [B, S]
     coordinates: tuple[jax.Array, jax.Array] | None  # int32 [T, A] or [B, T, A], and of the keys, for biases of A axes

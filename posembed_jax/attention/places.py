@@ -82,7 +82,12 @@ def segment_ids_of(queries: Any, keys: Any, shape: Shape) -> tuple[Any, Any]:
         if shape[2] != shape[3]:
             raise ValueError(f"key_segment_ids is None; with {shape[2]} queries and {shape[3]} keys, pass both.")
         keys = queries
-    batch = shape[0]
-    checks.shape("query_segment_ids", queries, (batch, shape[2]), f"int32 [B, T], that is {[batch, shape[2]]}")
-    checks.shape("key_segment_ids", keys, (batch, shape[3]), f"int32 [B, S], that is {[batch, shape[3]]}")
-    return queries, keys
+    found = []
+    for name, ids, axis, size in (
+        ("query_segment_ids", queries, "T", shape[2]),
+        ("key_segment_ids", keys, "S", shape[3]),
+    ):
+        needs = f"int32 [B, {axis}], that is {[shape[0], size]}"
+        found.append(checks.integers(name, ids, needs))
+        checks.shape(name, found[-1], (shape[0], size), needs)
+    return found[0], found[1]
