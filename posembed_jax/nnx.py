@@ -237,7 +237,8 @@ class Attention(nnx.Module):
         """x `[B, T, F]` -> `[B, T, F]`, or `([B, T, F], cache)` when a cache is given.
 
         positions: int32 `[T]` or `[B, T]`, or with the axes of rotation and bias; with a cache, None goes on counting.
-        segment_ids: int32 `[B, T]`, 0 = padding: attend within the same document only.
+        segment_ids: int32 `[B, T]`, 0 = padding: attend within the same document only. With a cache, None is the
+            document of each row's last token.
         length: of the sequences, for a rotation that depends on it: an int, or int32 `[]` or `[B]`. It needs to be the
             same for all the life of a cache; `rerotate` turns the cached keys over to another.
         """

@@ -154,3 +154,19 @@ def test_check_cache_fires_under_checkify():
     error, cache = append(room, 1)
     assert error.get() is None
     assert cache.lengths.tolist() == [6, 3, 5]
+
+
+@pytest.mark.parametrize("face", ["linen", "nnx"])
+def test_a_row_goes_on_in_its_last_document_from_its_last_position(face):
+    """Neither positions nor segment ids are given after a prompt that is packed, padded or does not begin at 0."""
+    row = BY_NAME["rope_half"]
+    x, ids = full_pass(row)[0], jnp.array([[4, 4, 9, 9, 9, 9, 9], [0, 7, 7, 7, 7, 7, 7]])
+    positions = jnp.array([[0, 1, 0, 1, 2, 3, 4], [0, 50, 51, 52, 53, 54, 55]])
+    want = layer(face, row)(layer_params(row), x[:2, :7], positions, segment_ids=ids)
+    prompt = slice(0, 2), slice(0, 5)
+    cache = jax.tree.map(lambda leaf: leaf[:2], empty_cache())
+    _, cache = layer(face, row)(layer_params(row), x[prompt], positions[prompt], segment_ids=ids[prompt], cache=cache)
+    assert cache.last_segment_ids().tolist() == [9, 7]
+    out, cache = layer(face, row)(layer_params(row), x[:2, 5:7], None, cache=cache)
+    CLOSE(out, want[:, 5:])
+    assert cache.next_positions(jnp.ones((2, 1), jnp.int32)).tolist() == [[5], [56]]

@@ -45,7 +45,7 @@ def self_attention(
         segment_ids = checks.integers("segment_ids", segment_ids, needs)
         checks.shape("segment_ids", segment_ids, (batch, length), needs)
     elif cache is not None:
-        segment_ids = jnp.ones((batch, length), jnp.int32)
+        segment_ids = jnp.broadcast_to(cache.last_segment_ids()[:, None], (batch, length))
     axes = _axes(rotation, bias, value_bias)
     order, given = _order(token_positions, axes, rotation, (batch, length), cache, segment_ids)
     if rotation is not None:

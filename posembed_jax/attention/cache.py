@@ -61,12 +61,24 @@ class KVCache:
         return self.lengths > self.capacity
 
     def next_positions(self, segment_ids: jax.Array) -> jax.Array:
-        """Where new tokens stand when rows go on counting: int32 `[B, T]` for segment_ids `[B, T]`, 0 = padding."""
+        """Where new tokens stand when rows go on counting: int32 `[B, T]` for segment_ids `[B, T]`, 0 = padding.
+
+        A row goes on from the position of its last token, an empty one begins at 0.
+        """
         segment_ids = checks.integers("segment_ids", segment_ids, "int32 [B, T], 0 = padding")
         batch = self.lengths.shape[0]
         checks.shape("segment_ids", segment_ids, (batch, None), f"int32 [B, T] with the B of the cache, {batch}")
-        real = segment_ids != 0
-        return self.lengths[:, None] + jnp.maximum(jnp.cumsum(real, axis=1, dtype=jnp.int32) - 1, 0)
+        return (self._of_last_token(self.positions, -1) + 1)[:, None] + _count(segment_ids != 0)
+
+    def last_segment_ids(self) -> jax.Array:
+        """The document that each row is in, int32 `[B]`: that of its last token, 1 in an empty row."""
+        return self._of_last_token(self.segment_ids, 1)
+
+    def _of_last_token(self, x: jax.Array, empty: int) -> jax.Array:
+        """`[B, S]` -> `[B]`."""
+        last = jnp.minimum(self.lengths, self.capacity)[:, None] - 1
+        is_last = jnp.arange(self.capacity, dtype=jnp.int32)[None] == last
+        return jnp.where(self.lengths > 0, jnp.sum(jnp.where(is_last, x, 0), axis=1, dtype=jnp.int32), empty)
 
     def append(self, keys: jax.Array, values: jax.Array, positions: jax.Array, segment_ids: jax.Array) -> KVCache:
         """The cache with the new tokens behind those of each row. Padding (segment id 0) is left out.
@@ -88,7 +100,7 @@ class KVCache:
         new = jnp.sum(real, axis=1, dtype=jnp.int32)
         if checks.is_concrete(cache_overflows(self.lengths, new, self.capacity)):
             check_cache(self.lengths, new, self.capacity)
-        slots = jnp.where(real, self.next_positions(segment_ids), self.capacity)  # padding goes out of range: dropped
+        slots = jnp.where(real, self.lengths[:, None] + _count(real), self.capacity)  # padding is out of range: dropped
         rows = jnp.arange(batch)[:, None]
 
         def store(old: jax.Array, x: jax.Array) -> jax.Array:
@@ -101,3 +113,8 @@ class KVCache:
             segment_ids=store(self.segment_ids, segment_ids),
             lengths=self.lengths + new,
         )
+
+
+def _count(real: jax.Array) -> jax.Array:
+    """How many real tokens stand before each one: bool `[B, T]` -> int32 `[B, T]`."""
+    return jnp.maximum(jnp.cumsum(real, axis=1, dtype=jnp.int32) - 1, 0)
