@@ -46,19 +46,16 @@ def settle(key: str, layer: str, entry: dict[str, Any], model: Model, form: Form
                 f"{name} is {model.given[name]}, by which {default} of a head turn, but {PARTIAL} is "
                 f"{next(iter(values.values()))}; it needs to be said once, or the same."
             )
-    null = [name for name in names if told.get(name, "") is None and name != OWN]
+    null = [name for name in names if name != OWN and told.get(name, "") is None]
     if null and not values and default is not None:
         raise ValueError(
             f"{null[0]} is None, of which some classes of transformers make {default}, others nothing; it needs to be "
             "a number, or left out."
         )
-    first, value = next(iter(values.items()), ("", default))
+    value = next(iter(values.values()), default)
     if not model.follow:
-        for name, other in values.items():
-            if other != value and not _is_of_others(name, key, layer, model, form):
-                said = f"the rotary dict says {key}" if first == OWN else f"{first} is"
-                raise ValueError(f"{name} is {other}, but {said} {value}; it needs to be said once, or the same.")
-        _check_unread(key, layer, entry, model, form, told, value)
+        _check_once(key, layer, model, form, values)
+        _check_unread(key, layer, model, form, told, value)
     if value is not None:
         entry[key] = value
     elif key == "rope_theta":
@@ -91,6 +88,15 @@ def _check_said(key: str, layer: str, entry: Values, model: Model, order: list[A
         )
 
 
+def _check_once(key: str, layer: str, model: Model, form: Form, values: Values) -> None:
+    """The values that this model's class finds, of which it takes the first."""
+    for name, other in values.items():
+        first, value = next(iter(values.items()))
+        if other != value and not _is_of_others(name, key, layer, model, form):
+            said = f"the rotary dict says {key}" if first == OWN else f"{first} is"
+            raise ValueError(f"{name} is {other}, but {said} {value}; it needs to be said once, or the same.")
+
+
 def _is_of_others(name: str, key: str, layer: str, model: Model, form: Form) -> bool:
     """Whether a name at the top is that of other layers, where these have one of their own: Gemma 3's two bases."""
     names = {each: _order(key, each, model, Form("", (), scaled=False))[:-1] for each in form.layers}
@@ -103,7 +109,7 @@ def _like(layer: str, known: Values) -> str:
     return layer if layer in labels or "labels_of_layers" not in known else labels[0]
 
 
-def _check_unread(key: str, layer: str, entry: Values, model: Model, form: Form, told: Values, value: Any) -> None:
+def _check_unread(key: str, layer: str, model: Model, form: Form, told: Values, value: Any) -> None:
     """A value that these layers do not get, that is not theirs all the same, and that is not of other layers."""
     names = _order(key, layer, model, form)[:-1]
     same = 1.0 if key == PARTIAL and value is None else value
@@ -150,7 +156,7 @@ def settle_own_heads(layer: str, entry: dict[str, Any], model: Model, form: Form
         )
     entry[PARTIAL] = turning / width
     if not model.follow:
-        _check_unread(PARTIAL, layer, entry, model, form, model.given, entry[PARTIAL])
+        _check_unread(PARTIAL, layer, model, form, model.given, entry[PARTIAL])
 
 
 def fill_original(layer: str, entry: dict[str, Any], model: Model) -> None:
