@@ -38,7 +38,7 @@ class Additive(Scheme):
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class BoundAdditive(Bound[Additive]):
     def __call__(self, positions: jax.Array) -> jax.Array:
         """positions int32 `[T]` or `[B, T]` -> float32 `[..., T, features]`: add it to the embeddings, cast after."""
@@ -71,7 +71,7 @@ class Rotation(Scheme):
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class BoundRotation(Bound[Rotation]):
     def __call__(self, x: jax.Array, positions: jax.Array, *, inverse: bool = False) -> jax.Array:
         """x `[T, N, D]` or `[B, T, N, D]` with positions `[T]` or `[B, T]` -> the shape and dtype of x."""
@@ -105,7 +105,7 @@ class Bias(Scheme):
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class BoundBias(Bound[Bias]):
     def __call__(self, query_positions: jax.Array, key_positions: jax.Array) -> jax.Array:
         """int32 `[T]`, `[S]` -> float32 `[heads, T, S]`; with `[B, T]` or `[B, S]`, `[B, heads, T, S]`.
@@ -134,7 +134,7 @@ class DistanceBias(Bias):
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class BoundDistanceBias(BoundBias):
     scheme: DistanceBias = dataclasses.field(metadata={"static": True})
 
@@ -173,7 +173,7 @@ class ContentBias(Scheme):
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class BoundContentBias(Bound[ContentBias]):
     content: tuple[jax.Array | None, jax.Array | None] = (None, None)
 
@@ -218,7 +218,7 @@ class ValueBias(Scheme):
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class BoundValueBias(Bound[ValueBias]):
     def __call__(self, weights: jax.Array, query_positions: jax.Array, key_positions: jax.Array) -> jax.Array:
         """weights `[N, T, S]` or `[B, N, T, S]`, positions -> float32 `[..., T, N, D]`: the sum over keys."""

@@ -102,7 +102,7 @@ SchemeT = TypeVar("SchemeT", bound=Scheme)
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # by identity: arrays have no hash, and `jax.jit(bound)` asks for one
 class Bound(Generic[SchemeT]):
     """A scheme with its arrays: a pytree whose leaves are the arrays and whose structure is the settings."""
 

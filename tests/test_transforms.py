@@ -113,6 +113,23 @@ def test_settings_are_values(row):
     assert isinstance(scheme, row.contract)
 
 
+@pytest.mark.parametrize("transform", [jax.jit, jax.checkpoint])
+@pytest.mark.parametrize("name", ["learned", "rope_half", "fire", "t5_causal", "shaw", "shaw_values"])
+def test_a_bound_scheme_is_a_function_that_can_be_transformed(name, transform):
+    (row,) = (row for row in TABLE if row.name == name)
+    bound, (at, keys, x) = row.scheme.bind(random_params(row.scheme)), batch(row)
+    arguments = {
+        pe.Additive: (at,),
+        pe.Rotation: (x, at),
+        pe.Bias: (at, keys),
+        pe.DistanceBias: (at, keys),
+        pe.ContentBias: (x, x[:, :S], at, keys),
+        pe.ValueBias: (jnp.swapaxes(values(B, S, T, row.heads), 1, 3), at, keys),
+    }[row.contract]
+    np.testing.assert_allclose(transform(bound)(*arguments), bound(*arguments), atol=1e-5)
+    assert hash(bound) == hash(bound) and bound != row.scheme.bind(random_params(row.scheme))
+
+
 def test_settings_that_differ_are_not_equal():
     assert len({row.scheme for row in TABLE}) == len(TABLE)
     assert len({row.name for row in TABLE}) == len(TABLE)
