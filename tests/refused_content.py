@@ -59,6 +59,16 @@ ROWS = [
     (XL, "dim", 0, ValueError, INT),
     (XL, "sinusoid", pe.ALiBi(heads=N), TypeError, "; it needs to be a Sinusoidal(features=...)", ""),
     (XL, "sinusoid", pe.Sinusoidal(features=7), ValueError, "; its features need to be even: a sine and a cosine"),
+    *(
+        (
+            XL,
+            "sinusoid",
+            pe.Sinusoidal(features=F, **setting),
+            ValueError,
+            "; it is of int32 distances ... leave out axes",
+        )
+        for setting in ({"axes": 1}, {"fractional": True, "scale": 3.0}, {"learned_amplitude": True})
+    ),
     (XL, "biases", 1, ValueError, FLAG),
     (XL, "max_distance", 0, ValueError, INT),
     (XL, "scale", 0.0, ValueError, POSITIVE),

@@ -78,6 +78,11 @@ class TransformerXLBias(ContentBias):
             raise ValueError(
                 f"sinusoid is {self.sinusoid}; its features need to be even: a sine and a cosine a frequency."
             )
+        if self.sinusoid.axes is not None or self.sinusoid.fractional or self.sinusoid.learned_amplitude:
+            raise ValueError(
+                f"sinusoid is {self.sinusoid}; it is of int32 distances of one number and has no amplitude here: leave "
+                "out axes, fractional and learned_amplitude."
+            )
 
     def inits(self) -> dict[str, Initializer]:
         found = {"kernel": normal(self.stddev, (self.heads, self.sinusoid.features, self.dim))}
