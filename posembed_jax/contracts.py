@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -199,6 +200,8 @@ class BoundContentBias(Bound[ContentBias]):
             checks.rank(name, x, {count, count + 1}, needs)
             checks.floating(name, x, needs)
         positions = check_pair(query_positions, key_positions, axes=self.scheme.position_axes)
+        sizes = [x.shape[-axes.count(",") - 1] for x, axes in zip((query, key), self.scheme.content_axes, strict=True)]
+        _check_sizes(positions, sizes, "query and key", self.scheme.position_axes)
         if self.scheme.sees_mask:
             return self.scheme.pairs(self.arrays, query, key, *positions, mask)  # type: ignore[call-arg]
         return self.scheme.pairs(self.arrays, query, key, *positions)
@@ -226,6 +229,7 @@ class BoundValueBias(Bound[ValueBias]):
         checks.rank("weights", weights, {3, 4}, needs)
         checks.floating("weights", weights, needs)
         positions = check_pair(query_positions, key_positions, axes=self.scheme.position_axes)
+        _check_sizes(positions, weights.shape[-2:], "weights", self.scheme.position_axes)
         return self.scheme.summed(self.arrays, weights, *positions)
 
 
@@ -242,3 +246,11 @@ def check_pair(query_positions: Any, key_positions: Any, *, axes: int | None = N
     elif key_positions.ndim == batched:
         query_positions = query_positions[None]
     return query_positions, key_positions
+
+
+def _check_sizes(positions: Sequence[jax.Array], sizes: Sequence[int], of: str, axes: int | None) -> None:
+    """Refuses positions of more or fewer queries or keys than there are."""
+    for name, x, size in zip(("query_positions", "key_positions"), positions, sizes, strict=True):
+        expected = (size,) if axes is None else (size, axes)
+        shape = (*[None] * (x.ndim - len(expected)), *expected)
+        checks.shape(name, x, shape, f"int32 {list(expected)} or [B, {str(list(expected))[1:]}, as {of} have them")

@@ -26,8 +26,13 @@ COPE = good(pe.CoPE, heads=N, dim=D, length=3)
 AT = {"query_positions": P, "key_positions": Q}
 
 
+BOXES = jnp.ones((B, S, 4))
+
+GRID = {"query_positions": jnp.zeros((T, 2), jnp.int32), "key_positions": pe.positions.grid((1, S)), "key": KEYS}
+
+
 def bound(scheme, **arguments):
-    return good(scheme.bind(pe.init(scheme, KEY)), **AT, **arguments)
+    return good(scheme.bind(pe.init(scheme, KEY)), **{**AT, **arguments})
 
 
 SHAW_VALUES = good(pe.ShawValues, heads=N, dim=D, left=2, right=2)
@@ -55,6 +60,27 @@ ROWS = [
         AssertionError,
         f"; it needs to be [..., {N}, T, S]",
     ),
+    (
+        bound(SHAW(), query=QUERY, key=KEYS),
+        "query_positions",
+        Q,
+        AssertionError,
+        "; it needs to be int32 [3] or [B, 3]",
+    ),
+    (bound(SHAW(), query=QUERY, key=KEYS), "key_positions", P, AssertionError, "; it needs to be int32 [5] or [B, 5]"),
+    (bound(SHAW(), query=QUERY, key=KEYS), "query_positions", P[:1], AssertionError, "[B, 3], as query and key have"),
+    (
+        bound(SHAW_VALUES(), weights=jnp.ones((N, T, S))),
+        "key_positions",
+        P,
+        AssertionError,
+        "; it needs to be int32 [5] or [B, 5], as weights have them",
+    ),
+    *(
+        (bound(boxes, **more), "query", jnp.ones((B, T, 5)), AssertionError, "; it needs to be boxes [..., 4]")
+        for boxes, more in ((pe.BoxRelationBias(heads=N), {"key": BOXES}), (pe.BoxRPB(heads=N, shape=(1, S)), GRID))
+    ),
+    (bound(pe.BoxRelationBias(heads=N), query=BOXES[:, :T]), "key", BOXES[..., :3], AssertionError, "boxes [..., 4]"),
     (XL, "heads", 0, ValueError, INT),
     (XL, "dim", 0, ValueError, INT),
     (XL, "sinusoid", pe.ALiBi(heads=N), TypeError, "; it needs to be a Sinusoidal(features=...)", ""),
@@ -129,13 +155,13 @@ ROWS = [
     (good(pe.ForgettingGate), "heads", 0, ValueError, INT),
     *(
         (
-            bound(pe.ForgettingGate(heads=N), **{other: jnp.ones((1, size, N, 2))}),
+            bound(pe.ForgettingGate(heads=N), **{other: jnp.ones((1, T + S - size, N, 2))}),
             name,
-            jnp.ones((1, 3, N, 3)),
+            jnp.ones((1, size, N, 3)),
             AssertionError,
             f"; it needs to be [..., {N}, 2], from `cumulative_gates`",
         )
-        for name, other, size in (("query", "key", S), ("key", "query", T))
+        for name, other, size in (("query", "key", T), ("key", "query", S))
     ),
     (pe.cumulative_gates, "log_gates", jnp.ones(3), AssertionError, "; it needs to be floating [S, N] or [B, S, N]"),
     (pe.cumulative_gates, "log_gates", IDS, AssertionError, "; it needs to be floating [S, N] or [B, S, N]"),

@@ -18,6 +18,10 @@ from posembed_jax.scheme import Arrays, Initializer
 from posembed_jax.schemes.mlp import log_spaced, mlp, mlp_inits, uniform
 
 
+def check_boxes(name: str, boxes: jax.Array) -> None:
+    checks.shape(name, boxes, (*boxes.shape[:-1], 4), "boxes [..., 4] of centre x, centre y, width, height")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BoxRPB(ContentBias):
     """Box-to-pixel relative position bias: small networks of how far a pixel is from the edges of a query's box.
@@ -73,6 +77,7 @@ class BoxRPB(ContentBias):
     def pairs(
         self, arrays: Arrays, query: jax.Array, key: jax.Array, query_positions: jax.Array, key_positions: jax.Array
     ) -> jax.Array:
+        check_boxes("query", query)
         boxes = query.astype(checks.compute_dtype(query.dtype))
         total = jnp.zeros((), boxes.dtype)
         for axis, (name, size) in enumerate(zip("xy", self.shape[::-1], strict=True)):
@@ -164,6 +169,8 @@ class BoxRelationBias(ContentBias):
     def pairs(
         self, arrays: Arrays, query: jax.Array, key: jax.Array, query_positions: jax.Array, key_positions: jax.Array
     ) -> jax.Array:
+        check_boxes("query", query)
+        check_boxes("key", key)
         dtype = checks.compute_dtype(query.dtype)
         here, there = query.astype(dtype)[..., :, None, :], key.astype(dtype)[..., None, :, :]
         size, other = here[..., 2:] + EPSILON, there[..., 2:] + EPSILON
