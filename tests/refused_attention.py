@@ -212,6 +212,32 @@ ROWS = [
         "",
     ),
     # attend.
+    *(
+        (
+            ATTEND,
+            name,
+            scheme.bind(pe.init(scheme, KEY)),
+            TypeError,
+            f"{name} is {came}; it needs to be a bound {needs}",
+            "",
+        )
+        for name, scheme, came, needs in (
+            ("bias", pe.Sinusoidal(features=D), "a bound Sinusoidal", "Bias or ContentBias"),
+            ("bias", ROPE, "a bound RoPE", "Bias or ContentBias"),
+            ("bias", Beside(features=D), "a bound Beside", "Bias or ContentBias"),
+            ("value_bias", pe.ALiBi(heads=N), "BoundDistanceBias ...", "ValueBias: pass `scheme.bind"),
+        )
+    ),
+    (ATTEND, "broadcast_dropout", "no", ValueError, FLAG),
+    (ATTEND, "query", QUERY[:, :, :0], ValueError, "; it needs to be floating [B, T, N, D], N and D at least 1"),
+    (ATTEND, "query", QUERY[..., :0], ValueError, "; it needs to be floating [B, T, N, D], N and D at least 1"),
+    (
+        good(pe.attend, query=QUERY, value=KEYS[:, :, :0]),
+        "key",
+        KEYS[:, :, :0],
+        ValueError,
+        ", with 0 heads; they need to divide the 4 of the query",
+    ),
     (ATTEND, "implementation", "cudnn", ValueError, "one of 'reference', 'xla'"),
     (second_derivative, "implementation", "xla", NotImplementedError, ", which ... pass implementation='reference'"),
     (second_derivative_of_the_bias, "implementation", "xla", NotImplementedError, "pass implementation='reference'"),

@@ -232,3 +232,12 @@ def test_layers_take_a_length_one_for_each_row_and_traced():
     rest, _ = module.apply({"params": params}, x[:, 10:], cache=cache, length=T)
     whole = module.apply({"params": params}, x, at, length=T)
     np.testing.assert_allclose(rest, whole[:, 10:], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("implementation", ["reference", "xla"])
+@pytest.mark.parametrize("sizes", [(0, 3, 5), (2, 0, 5), (2, 3, 0)], ids=["rows", "queries", "keys"])
+def test_nothing_of_something_is_no_error(sizes, implementation):
+    batch, queries, keys = sizes
+    query, key = jnp.ones((batch, queries, 4, 8)), jnp.ones((batch, keys, 2, 8))
+    out = pe.attend(query, key, key[..., :6], implementation=implementation)
+    np.testing.assert_array_equal(out, np.zeros((batch, queries, 4, 6)))

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from posembed_jax import checks
 from posembed_jax.attention import blockwise, places, reference
 from posembed_jax.attention.inputs import Inputs, check_broadcasts, sees_mask
-from posembed_jax.contracts import BoundContentBias
-from posembed_jax.scheme import Scheme
+from posembed_jax.contracts import BoundBias, BoundContentBias, BoundValueBias
+from posembed_jax.scheme import Bound, Scheme
 
 IMPLEMENTATIONS: dict[str, Callable[[Inputs], jax.Array]] = {"reference": reference.attend, "xla": blockwise.attend}
 
@@ -105,6 +105,7 @@ def attend(
     if logits_soft_cap is not None:
         checks.number_setting("logits_soft_cap", logits_soft_cap)
     checks.rate("dropout_rate", dropout_rate)
+    checks.flag("broadcast_dropout", broadcast_dropout)
     if dropout_rate > 0.0 and dropout_key is None:
         raise ValueError(f"dropout_key is None; dropout_rate {dropout_rate} needs one: pass a `jax.random.key`.")
     if temperature is not None:
@@ -156,13 +157,17 @@ def _check_heads(query: jax.Array, key: jax.Array, value: jax.Array) -> None:
     checks.rank("query", query, {4}, "floating [B, T, N, D]")
     checks.floating("query", query, "floating [B, T, N, D]")
     batch, _, heads, width = query.shape
+    if heads == 0 or width == 0:
+        raise ValueError(
+            f"query is {checks.describe(query)}; it needs to be floating [B, T, N, D], N and D at least 1."
+        )
     needs = f"[B, S, K, D] with the B, D and dtype of the query, which is {checks.describe(query)}"
     checks.shape("key", key, (batch, None, None, width), needs)
     checks.shape("value", value, (*key.shape[:3], None), f"[B, S, K, D] as the key, which is {checks.describe(key)}")
     for name, x in (("key", key), ("value", value)):
         if x.dtype != query.dtype:
             raise TypeError(f"{name} is {checks.describe(x)}; it needs to be {needs}: cast all three to one dtype.")
-    if heads % key.shape[2]:
+    if key.shape[2] == 0 or heads % key.shape[2]:
         raise ValueError(
             f"key is {checks.describe(key)}, with {key.shape[2]} heads; they need to divide the {heads} of the query."
         )
@@ -171,6 +176,9 @@ def _check_heads(query: jax.Array, key: jax.Array, value: jax.Array) -> None:
 def _check_biases(bias: Any, value_bias: Any, shape: tuple[int, int, int, int]) -> None:
     if isinstance(bias, Scheme):
         raise TypeError(f"bias is {bias!r}; it needs to be bound to its arrays: pass `scheme.bind(params)`.")
+    if isinstance(bias, Bound) and not isinstance(bias, BoundBias | BoundContentBias):
+        name = type(bias.scheme).__name__
+        raise TypeError(f"bias is a bound {name}; it needs to be a bound Bias or ContentBias: it acts elsewhere.")
     if isinstance(bias, BoundContentBias):
         for name, x, size in zip(("query", "key"), bias.content, shape[2:], strict=True):
             if x is not None:
@@ -182,7 +190,8 @@ def _check_biases(bias: Any, value_bias: Any, shape: tuple[int, int, int, int]) 
         checks.rank("bias", bias, {4}, f"a bound scheme or an array [B, N, T, S], that is {list(shape)}; {remedy}")
         checks.floating("bias", bias, "floating [B, N, T, S]")
         check_broadcasts("bias", bias, shape, "floating [B, N, T, S]")
-    if value_bias is not None and (isinstance(value_bias, Scheme) or not callable(value_bias)):
+    other = isinstance(value_bias, Scheme | Bound) and not isinstance(value_bias, BoundValueBias)
+    if value_bias is not None and (other or not callable(value_bias)):
         came = checks.describe(value_bias)
         raise TypeError(f"value_bias is {came}; it needs to be a bound ValueBias: pass `scheme.bind(params)`.")
 

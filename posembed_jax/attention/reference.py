@@ -19,7 +19,7 @@ def attend(inputs: Inputs) -> jax.Array:
     shared = heads // key.shape[2]  # query heads that share a key head
     dtype, precision = checks.compute_dtype(query.dtype), precision_of(inputs)
 
-    grouped = query.reshape(batch, queries, key.shape[2], shared, -1)
+    grouped = query.reshape(batch, queries, key.shape[2], shared, query.shape[-1])
     logits = jnp.einsum("btkgd,bskd->bkgts", grouped, key, precision=precision, preferred_element_type=dtype)
     logits = inputs.scale * logits.reshape(batch, heads, queries, keys)
     mask = inputs.mask_values()
@@ -34,9 +34,9 @@ def attend(inputs: Inputs) -> jax.Array:
         shape = (1, 1, queries, keys) if inputs.broadcast_dropout else weights.shape
         weights = jnp.where(jax.random.bernoulli(inputs.dropout_key, keep, shape), weights / keep, 0.0)
 
-    grouped = weights.astype(value.dtype).reshape(batch, -1, shared, queries, keys)
+    grouped = weights.astype(value.dtype).reshape(batch, key.shape[2], shared, queries, keys)
     out = jnp.einsum("bkgts,bskd->btkgd", grouped, value, precision=precision, preferred_element_type=dtype)
-    out = out.reshape(batch, queries, heads, -1)
+    out = out.reshape(batch, queries, heads, value.shape[-1])
     if inputs.value_bias is not None:
         out = out + inputs.value_bias(weights, *inputs.positions_of(inputs.value_bias)).astype(dtype)
     return out.astype(query.dtype)
