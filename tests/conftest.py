@@ -35,3 +35,13 @@ def pytest_collection_modifyitems(config, items):
             if folder in item.path.parents and (mechanism is None or mechanism[1] in kept):
                 item.add_marker(pytest.mark.slow)
             kept.add(mechanism and mechanism[1])
+
+
+@pytest.fixture
+def facts_are_read_once(monkeypatch):
+    """`from_config` reads them anew each time; some of these tests call it a hundred thousand times."""
+    from posembed_jax.hf import config
+    from posembed_jax.hf.facts import facts
+
+    known = facts()
+    monkeypatch.setattr(config, "facts", lambda: known)

@@ -8,10 +8,11 @@ import pytest
 
 import posembed_jax as pe
 from posembed_jax import hf
-from posembed_jax.hf import config as config_module
 from posembed_jax.hf.facts import facts
 from posembed_jax.hf.keys import is_rotary
 from posembed_jax.hf.rotations import PAIRS_NEIGHBOURS
+
+pytestmark = pytest.mark.usefixtures("facts_are_read_once")
 
 KNOWN = facts()
 TYPES = {**KNOWN["types"], **{name: known for name, known in KNOWN["composites"].items() if "modeling" in known}}
@@ -71,11 +72,6 @@ ALSO_NAMED = {
 SAYS_NOTHING = {("dots3_note_text", "head_dim")}
 # transformers' own classes fail on their defaults
 BROKEN = {"glm4v_text", "glm4v_moe_text", "glm_image_text", "esm"}
-
-
-@pytest.fixture(autouse=True)
-def facts_are_read_once(monkeypatch):
-    monkeypatch.setattr(config_module, "facts", lambda: KNOWN)
 
 
 def entry(kind, rope, theta):

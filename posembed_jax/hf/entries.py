@@ -25,7 +25,7 @@ def entries(model: Model) -> Entries:
     """layer type -> its rotary dict, complete; None for a layer that does not rotate."""
     default = _default(model)
     labels = {key for key, value in default.items() if is_entry(value)}
-    if "per_la" in model.init:  # else the layers of this model type are all alike
+    if model.has_dicts_by_layer:
         labels |= {*model.layer_types, *(model.known["config"].get("_rope_type_labels") or ())}
     name, raw = _raw(model)
     if model.known.get("null_theta_is_none") and raw is not None and raw.get("rope_theta", "") is None:

@@ -36,14 +36,14 @@ WHOLE = "rope_parameters", "rope_scaling"
 OWN, LISTED = "own", "[]"  # in the order of sources: the dict's own value, and that of a list for each layer
 
 
-def check_keys(model: Model, so: Values, *, dicts: bool) -> None:
+def check_keys(model: Model, so: Values) -> None:
     """A key that speaks of rotation and that the model does not read would be another model, silently.
 
-    so: what such a key may say all the same. dicts: the model has rotary dicts.
+    so: what such a key may say all the same.
     """
     known = model.known
     read = {*known["keys"], *known["config"], *known.get("legacy_keys", ()), *known["config"].get("attribute_map", ())}
-    if dicts:
+    if model.has_dicts:
         read |= {*WHOLE, *top_names(known, "rope_theta"), *top_names(known, "partial_rotary_factor"), "attn_rotary_emb"}
         read |= {ORIGINAL} if _is_flat(known["config"].get("rope_parameters", {})) else set()
     read |= set(WINDOWED_HEAD) if has_own_heads(known) else set()

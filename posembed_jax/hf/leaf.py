@@ -15,7 +15,6 @@ from posembed_jax.hf.model import Model
 from posembed_jax.hf.own_heads import has_own_heads, own_head
 from posembed_jax.hf.rope_parameters import MSCALES, only_read
 from posembed_jax.hf.rotations import (
-    has_dicts,
     reads_no_head_dim,
     rotates_values,
     rotation,
@@ -35,12 +34,12 @@ def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
     check_numbers(given)
     model = _with_head_dim(Model(given, known, known["config"] | given, follow))
     model = model._replace(layer_types=layer_types_of(model))
-    dicts = entries(model) if has_dicts(model) else {}
-    rotations = _rotations(dicts, model) if has_dicts(model) else {"": without_parameters(of_layer("", model))}
+    dicts = entries(model) if model.has_dicts else {}
+    rotations = _rotations(dicts, model) if model.has_dicts else {"": without_parameters(of_layer("", model))}
     if "switch" in known and model.values.get(known["switch"][0]) != known["switch"][1]:
         rotations = {"": None}
     so = so_anyway(model, rotations)
-    check_keys(model, so, dicts=has_dicts(model))
+    check_keys(model, so)
     values = _said_once(dicts, so, model)
     rotations, layers = by_layer(rotations, model)
     return Positions(
@@ -113,7 +112,7 @@ def _said_once(dicts: Entries, so: Values, model: Model) -> dict[str, Any]:
     known = model.known
     unread = so.keys() - {*known["keys"], *known["config"]}
     values = {key: value for key, value in model.values.items() if key not in unread}
-    if not has_dicts(model):
+    if not model.has_dicts:
         return values
     elsewhere = {*ELSEWHERE, *top_names(known, "rope_theta"), *top_names(known, "partial_rotary_factor")}
     values = {key: value for key, value in values.items() if key not in elsewhere}

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 Values = Mapping[str, Any]
 
+WITHOUT_DICT = ("conformer", "clvp", "dinov3", "default_only_stored", "lightglue", None)  # of init
+BY_LAYER = ("per_layer", "per_label")  # parts of init
+
 
 class Model(NamedTuple):
     """A configuration that has no parts, or one part of a composite's.
@@ -33,6 +36,21 @@ class Model(NamedTuple):
     @property
     def init(self) -> str:
         return self.code["init"] or ""
+
+    @property
+    def has_dicts(self) -> bool:
+        """Whether the base and the scaling are in rotary dicts; else the base, if any, is in another place."""
+        keys = {*self.known["keys"], *self.known["config"]}
+        return bool({"rope_parameters", "rope_theta"} & keys) and not self.keeps_no_dict
+
+    @property
+    def keeps_no_dict(self) -> bool:
+        return self.code["init"] in WITHOUT_DICT
+
+    @property
+    def has_dicts_by_layer(self) -> bool:
+        """Whether there may be a rotary dict for each type of layer; else the layers are all alike."""
+        return any(label in self.init for label in BY_LAYER)
 
     @property
     def number_of_layers(self) -> int:

@@ -55,9 +55,9 @@ def rotation(entry: Values, model: Model, *, head_dim: int | None, layer: str) -
         grid = grid_of(labels, config, head_dim, fraction, tuple(sizes) if sizes else None)
     except ValueError as error:
         raise ValueError(f"{told}: {error}") from error
-    if grid.dim < 2 or (grid.axes and len(grid.axes.axis) not in ((grid.dim + 1) // 2, grid.dim)):
+    if grid.dim < 1 or (grid.axes and len(grid.axes.axis) not in ((grid.dim + 1) // 2, grid.dim)):
         raise ValueError(
-            f"{told}, so that {grid.dim} channels turn; they need to be at least 2, and a multiple of 4 where "
+            f"{told}, so that {grid.dim} channels turn; they need to be at least 1, and a multiple of 4 where "
             "there are rows and columns."
         )
     if isinstance(scaling, LongRoPE):
@@ -127,22 +127,9 @@ def rotates_values(model: Model) -> bool:
     return label.endswith("_and_values") and bool(model.values.get("rotary_value", label == "whole_and_values"))
 
 
-def has_dicts(model: Model) -> bool:
-    """Whether the base and the scaling are in rotary dicts; else a model has its base, if any, from another place."""
-    known = model.known
-    return bool({"rope_parameters", "rope_theta"} & {*known["keys"], *known["config"]}) and not _without_dict(model)
-
-
-def _without_dict(model: Model) -> bool:
-    return model.code["init"] in (*WITHOUT, None)
-
-
-WITHOUT = ("conformer", "clvp", "dinov3", "default_only_stored", "lightglue")
-
-
 def reads_no_head_dim(model: Model) -> bool:
     """Whether the head dim of these is hidden_size over the number of heads, whatever a file says."""
-    return _without_dict(model) or model.init == "llama4_vision" or model.code["axial"] == MEMORY_HEADS
+    return model.keeps_no_dict or model.init == "llama4_vision" or model.code["axial"] == MEMORY_HEADS
 
 
 def wh_pairs(width: int, base: float) -> RoPE:

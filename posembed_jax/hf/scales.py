@@ -26,10 +26,10 @@ def softmax_scale(model: Model, dicts: Values) -> float | dict[str, float] | Non
         return {layer: own_scale(layer, model.given, values) for layer in dicts}
     rule = (known["softmax_scale"] or [None])[0]
     width = values.get("head_dim")
-    whole = "embed_dim" if known["modeling"]["axial"] == "half_head_of_embed_dim" else "hidden_size"
+    whole = "embed_dim" if model.code["axial"] == "half_head_of_embed_dim" else "hidden_size"
     if width is None and values.get(whole) and values.get("num_attention_heads"):
         width = values[whole] // values["num_attention_heads"]
-    if known["modeling"]["axial"] == MEMORY_HEADS:
+    if model.code["axial"] == MEMORY_HEADS:
         width = memory_head_width(values)
     if rule == "head_dim" and width:
         return width**-0.5

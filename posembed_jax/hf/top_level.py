@@ -69,12 +69,16 @@ def _order(key: str, layer: str, model: Model, form: Form) -> list[Any]:
     """Where this model's class finds the value of a layer: names, in the order in which they count, and the default.
 
     "own" is the dict's own value, and "name[]" that of a list with a value for each layer. See `sources` of
-    tests/golden/source_probes.py; what most classes do is written here.
+    tests/golden/source_probes.py.
     """
-    default = model.known["default_theta"] if key == "rope_theta" else None
-    sources = model.known["sources"]
+    sources, usual = model.known["sources"], ordinary(key, form.name, model.known["default_theta"])
     by_layer = sources.get(f"{form.name} scaled" if form.scaled else form.name, sources.get(form.name, {}))
-    return by_layer.get(_like(layer, model.known), {}).get(key, [*([OWN] if form.name else []), key, default])
+    return by_layer.get(_like(layer, model.known), {}).get(key, usual)
+
+
+def ordinary(key: str, form: str, default_theta: Any) -> list[Any]:
+    """What most classes do, in a form of file."""
+    return [*([OWN] if form else []), key, default_theta if key == "rope_theta" else None]
 
 
 def _check_said(key: str, layer: str, entry: Values, model: Model, order: list[Any]) -> None:
@@ -90,8 +94,8 @@ def _check_said(key: str, layer: str, entry: Values, model: Model, order: list[A
 
 def _check_once(key: str, layer: str, model: Model, form: Form, values: Values) -> None:
     """The values that this model's class finds, of which it takes the first."""
+    first, value = next(iter(values.items()), ("", None))
     for name, other in values.items():
-        first, value = next(iter(values.items()))
         if other != value and not _is_of_others(name, key, layer, model, form):
             said = f"the rotary dict says {key}" if first == OWN else f"{first} is"
             raise ValueError(f"{name} is {other}, but {said} {value}; it needs to be said once, or the same.")

@@ -26,6 +26,8 @@ from index_rules import index_rule
 from layer_rules import ROTATES, layer_types
 from source_probes import entries, keeps_null_entries, older_type_is_lost, reached, sources
 
+from posembed_jax.hf.model import Model
+
 CONFIG_KEYS = (
     "num_hidden_layers",
     "rope_local_base_freq",
@@ -896,9 +898,11 @@ def type_facts(config_class, parts):
         facts["legacy_keys"] = legacy
     if "rope_parameters" in {*fields, *values}:
         facts["reached"] = reached(config_class)
-        if "per_la" in (facts["modeling"]["init"] or "") and keeps_null_entries(config_class):
+        if Model(given={}, known=facts, values={}, follow=False).has_dicts_by_layer and keeps_null_entries(
+            config_class
+        ):
             facts["keeps_null_entries"] = True
-        if lost := older_type_is_lost(config_class):
+        if lost := older_type_is_lost(config_class, facts["reached"]):
             facts["older_type_is_lost"] = lost
         facts["sources"] = sources(config_class, {*fields, *legacy})
     facts["head_dim_follows_hidden_size"] = follows_hidden_size(config_class)

@@ -7,8 +7,10 @@ dict, with one for each type of layer, and with none.
 import functools
 import json
 
-DICTS = ("rope_parameters", "rope_scaling")
-OWN = "own"  # the dict's own value
+from posembed_jax.hf.keys import LISTED, OWN
+from posembed_jax.hf.keys import WHOLE as DICTS
+from posembed_jax.hf.top_level import ordinary
+
 FACTOR = 7.0
 KINDS = {
     "default": {"rope_type": "default"},
@@ -17,7 +19,7 @@ KINDS = {
 }
 VALUES = {"rope_theta": 12345.0, "partial_rotary_factor": 0.625}
 ENDS = {"rope_theta": ("theta", "base_freq", "emb_base"), "partial_rotary_factor": ("rotary_pct",)}
-LISTS = {"rope_theta": "rope_theta[]", "partial_rotary_factor": "partial_rotary_factors[]"}  # a value for each layer
+LISTS = {"rope_theta": f"rope_theta{LISTED}", "partial_rotary_factor": f"partial_rotary_factors{LISTED}"}
 
 
 def entries(config):
@@ -31,19 +33,20 @@ def reached(config_class):
     """Form of a file's rotary dicts -> the layer types for which they count; without the forms that fail."""
     found = {}
     for form, labels in _forms(config_class):
+        if not form:
+            continue
         try:
-            dicts = _built(config_class, form, "scaled", labels, "rope_theta", ()) if form else {}
+            dicts = _built(config_class, form, "scaled", labels, "rope_theta", ())
         except Exception:
             continue
         found[form] = sorted(layer for layer, entry in dicts.items() if entry.get("factor") == FACTOR)
-    del found[""]
     return found
 
 
-def older_type_is_lost(config_class):
+def older_type_is_lost(config_class, reached_layers):
     """The forms of a file in which "type" is not taken for "rope_type", of which it is the older name."""
     found = []
-    for form, layers in reached(config_class).items():
+    for form, layers in reached_layers.items():
         labels = layers if form.startswith("nested ") else ()
         dicts = _built(config_class, form, "older", labels, "rope_theta", ())
         if any(dicts[layer].get("rope_type") != KINDS["older"]["type"] for layer in layers):
@@ -78,7 +81,8 @@ def sources(config_class, keys):
         for kind in ("default", "scaled") if form else ("default",):
             orders = {key: _orders(config_class, form, kind, labels, key, keys) for key in VALUES}
             if None not in orders.values():
-                usual = ordinary(form, getattr(config_class, "default_theta", None))
+                default_theta = getattr(config_class, "default_theta", None)
+                usual = {key: ordinary(key, form, default_theta) for key in VALUES}
                 layers = {layer for by_layer in orders.values() for layer in by_layer} or {""}
                 missing = {"rope_theta": usual["rope_theta"][-1:], "partial_rotary_factor": [None]}  # it has no dict
                 of_layers = {key: {layer: orders[key].get(layer, missing[key]) for layer in layers} for key in orders}
@@ -92,14 +96,6 @@ def sources(config_class, keys):
         if "scaled" in by_kind and by_kind["scaled"] != by_kind.get("default"):
             found[f"{form} scaled"] = by_kind["scaled"]
     return found
-
-
-def ordinary(form, default_theta):
-    own = [OWN] if form else []
-    return {
-        "rope_theta": [*own, "rope_theta", default_theta],
-        "partial_rotary_factor": [*own, "partial_rotary_factor", None],
-    }
 
 
 def _forms(config_class):
@@ -130,13 +126,11 @@ def _orders(config_class, form, kind, labels, key, keys):
             return False
         return True
 
-    if not takes(key) and not any(map(takes, scalars)):
-        scalars = []
     scalars = [*filter(takes, scalars)]
-    own = [OWN] if form else []
+    own, others = [OWN] if form else [], [name for name in scalars if name != key]
     try:
         found = _eliminate(build, values, [*own, *scalars], key)
-        with_list = _eliminate(build, values, [*own, LISTS[key], *scalars[1:]], key) if takes(LISTS[key]) else {}
+        with_list = _eliminate(build, values, [*own, LISTS[key], *others], key) if takes(LISTS[key]) else {}
     except Exception:
         return None
     for layer, order in with_list.items():
@@ -163,9 +157,9 @@ def _eliminate(build, values, names, key):
 
 def _built(config_class, form, kind, labels, key, given):
     """The rotary dicts of a file of this form, with these (name, value) in it."""
-    given, entry = dict(given), dict(KINDS[kind])
+    given, entry, plain = dict(given), dict(KINDS[kind]), config_class()
     name = form.removeprefix("nested ")
-    own = getattr(config_class(), "rope_parameters", None) or {} if name else {}
+    own = getattr(plain, "rope_parameters", None) or {} if name else {}
     entry |= {needed: own[needed] for needed in ("mrope_section",) if needed in own}
     if key != "rope_theta":
         entry["rope_theta"] = VALUES["rope_theta"]
@@ -174,9 +168,9 @@ def _built(config_class, form, kind, labels, key, given):
     kinds = [*labels, *labels[::-1]]  # some classes need the last layer to be of the first type
     of_layers = [{"layer_types": kinds, "num_hidden_layers": len(kinds)}] if labels else []
     for sizes in (*of_layers, {}):  # without them where the labels of the dicts are no types of layers
-        file = {top: value for top, value in given.items() if not top.endswith("[]")} | sizes
-        count = sizes.get("num_hidden_layers") or getattr(config_class(), "num_hidden_layers", None)
-        file |= {top[:-2]: [value] * count for top, value in given.items() if top.endswith("[]")}
+        file = {top: value for top, value in given.items() if not top.endswith(LISTED)} | sizes
+        count = sizes.get("num_hidden_layers") or getattr(plain, "num_hidden_layers", None)
+        file |= {top.removesuffix(LISTED): [value] * count for top, value in given.items() if top.endswith(LISTED)}
         if name:
             file[name] = {label: json.loads(json.dumps(entry)) for label in labels} or dict(entry)
         try:

@@ -11,16 +11,6 @@ def pytest_ignore_collect(collection_path, config):
     return None if asked else True
 
 
-@pytest.fixture
-def facts_are_read_once(monkeypatch):
-    """`from_config` reads them anew each time; some of these tests call it a hundred thousand times."""
-    from posembed_jax.hf import config
-    from posembed_jax.hf.facts import facts
-
-    known = facts()
-    monkeypatch.setattr(config, "facts", lambda: known)
-
-
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request):
     from torch_models import precision

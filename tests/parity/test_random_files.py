@@ -12,9 +12,8 @@ import random
 import re
 import warnings
 
-import numpy as np
 import pytest
-from test_rotary_configs import LEAVES, distinct, is_read_better, ours, theirs, types_of_layers
+from test_rotary_configs import LEAVES, first_difference, fits, is_read_better, ours, theirs, types_of_layers
 
 from posembed_jax import hf
 from posembed_jax.hf.keys import top_names
@@ -102,19 +101,11 @@ def difference(model_type, known, file):
         wanted = theirs(model_type, known, file)
     except Exception:
         return None, False
-    turning = file.get("qk_rope_head_dim", known["config"].get("qk_rope_head_dim"))
-    if turning and any(2 * len(frequencies) != turning for frequencies, _ in wanted.values()):
-        return None, False  # their queries do not fit their tables
+    if not fits(wanted, file.get("qk_rope_head_dim", known["config"].get("qk_rope_head_dim"))):
+        return None, False
     if not found or is_read_better(file, known):
         return None, False
-    for layer, (frequencies, amplitude) in wanted.items():
-        got = found.get(layer, found.get("", found.get("window")))
-        if got is None:
-            return f"no rotation of {layer!r}", True
-        one, two = distinct(got[0]), distinct(frequencies)
-        if len(one) != len(two) or not np.allclose(one, two, rtol=1e-5, atol=0) or not np.isclose(got[1], amplitude):
-            return f"{layer!r}: {len(one)} {one[-3:]} {got[1]}, not {len(two)} {two[-3:]} {amplitude}", True
-    return None, True
+    return first_difference(found, wanted, rtol=1e-5), True
 
 
 @pytest.mark.parametrize("model_type", sorted(LEAVES))

@@ -44,7 +44,6 @@ BASES = "theta", "base_freq", "emb_base"
 CANNOT_RUN = (
     "the sections of rope_parameters",
     "but qk_rope_head_dim is",
-    "channels turn by",
     "need to turn: head_dim",
     "short_factor has",
     "it needs rope_theta, for which transformers has no default",  # or it reads no dict of layers that are not there
@@ -171,19 +170,27 @@ def differences(model_type, known, file, *, follow):
         return f"refused: {str(refusal)[:160]}", True
     if not any(found.values()):
         return None, False  # the model has the class, and does not rotate with these settings
-    turning = known["config"].get("qk_rope_head_dim")
-    if turning and any(2 * len(frequencies) != turning for frequencies, _ in wanted.values()):
-        return None, False  # its queries would not fit its tables
+    if not fits(wanted, known["config"].get("qk_rope_head_dim")):
+        return None, False
+    return first_difference(found, wanted, rtol=1e-6), bool(wanted)
+
+
+def fits(wanted, turning):
+    """Whether queries fit the tables; turning: the channels of a head that turn, where a file says so."""
+    return not turning or all(2 * len(frequencies) == turning for frequencies, _ in wanted.values())
+
+
+def first_difference(found, wanted, *, rtol):
     for layer, (frequencies, amplitude) in wanted.items():
         got = found.get(layer, found.get("", found.get("window")))  # SAM 3's tables are of its windows
         if got is None:
-            return f"no rotation of {layer!r}", True
+            return f"no rotation of {layer!r}"
         one, two = distinct(got[0]), distinct(frequencies)
-        if len(one) != len(two) or not np.allclose(one, two, rtol=1e-6, atol=0):
-            return f"{layer!r}: {len(one)} {one[-3:]}, not {len(two)} {two[-3:]}", True
-        if not np.isclose(got[1], amplitude, rtol=1e-6):
-            return f"{layer!r}: amplitude {got[1]}, not {amplitude}", True
-    return None, bool(wanted)
+        if len(one) != len(two) or not np.allclose(one, two, rtol=rtol, atol=0):
+            return f"{layer!r}: {len(one)} {one[-3:]}, not {len(two)} {two[-3:]}"
+        if not np.isclose(got[1], amplitude, rtol=rtol):
+            return f"{layer!r}: amplitude {got[1]}, not {amplitude}"
+    return None
 
 
 @pytest.mark.parametrize("model_type", sorted(LEAVES))
