@@ -109,7 +109,10 @@ def _named(given: Values, known: Values) -> Positions | None:
 def _standing(found: Positions, config: Values, known: Values) -> Positions:
     """With what is known of where patches stand for the rotation."""
     values = {key: config.get(key, default) for key, default in known["config"].items()}
-    about = evaluate(known["about"], values)
+    try:
+        about = evaluate(known["about"], values)
+    except (TypeError, ArithmeticError) as error:
+        raise ValueError(f"config has {values}; it needs sizes of pictures and patches ({error}).") from error
     if "layers" in known:
         found = _of_layers(found, known["layers"], values)
     rule = "grid" if found.position_ids == "tokens" else found.position_ids
@@ -120,9 +123,11 @@ def _of_layers(found: Positions, known: Values, values: Values) -> Positions:
     """With a rotation for each kind of layers: those that see windows, and those that see pictures, stretched."""
     try:
         factors = evaluate(known["factors"], values)
-    except ArithmeticError as error:
-        raise ValueError(f"config has {values}; it needs windows of at least 1 patch ({error}).") from error
-    kinds = tuple(evaluate(known["kind"], {**values, "i": i}) for i in evaluate(known["kinds"], values))
+        kinds = tuple(evaluate(known["kind"], {**values, "i": i}) for i in evaluate(known["kinds"], values))
+    except (TypeError, ArithmeticError) as error:
+        raise ValueError(
+            f"config has {values}; it needs a number of layers, and windows of at least 1 patch ({error})."
+        ) from error
     rope = found.rotation
     rotations: Rotations = {kind: rope for kind in kinds}
     for kind in {*factors} & {*kinds}:

@@ -13,6 +13,7 @@ from posembed_jax.hf.keys import FOLLOW, WHOLE, check_numbers
 from posembed_jax.hf.layers import of_layer
 from posembed_jax.hf.model import Model
 from posembed_jax.hf.own_heads import has_own_heads
+from posembed_jax.hf.rope_parameters import check_kinds
 from posembed_jax.hf.top_level import Form, fill_original, is_entry, settle, settle_own_heads
 
 Values = Mapping[str, Any]
@@ -38,6 +39,8 @@ def entries(model: Model) -> Entries:
         found = _nested(raw, labels, name, model)
     else:
         found = _spread(raw, name, default, model)
+    for entry in found.values():
+        check_kinds(entry or {})
     kinds = {entry.get("rope_type", entry.get("type", "default")) for entry in found.values() if entry}
     scaled = bool(kinds - {"default", "mrope", model.known.get("default_rope_type")})
     for layer, entry in found.items():
@@ -62,6 +65,8 @@ def _by_layer(parameters: Values) -> Entries:
 def _raw(model: Model) -> tuple[str, Values | None]:
     """What the file says, and where."""
     found = {name: model.given[name] for name in WHOLE if model.given.get(name)}
+    if not found and model.given.get("rope_parameters") is not None:  # an empty one is not the default of the class
+        found = {"rope_parameters": model.given["rope_parameters"]}
     for name, value in found.items():
         if not isinstance(value, Mapping):
             raise ValueError(
@@ -74,6 +79,8 @@ def _raw(model: Model) -> tuple[str, Values | None]:
                 "needs to be said in rope_parameters."
             )
         del found["rope_scaling"]
+    if len(found) == 2 and model.follow:
+        del found["rope_parameters"]
     if len(found) == 2 and found["rope_parameters"] != found["rope_scaling"]:
         raise ValueError(
             f"rope_scaling is {found['rope_scaling']} beside rope_parameters {found['rope_parameters']}; it needs to "
@@ -84,6 +91,9 @@ def _raw(model: Model) -> tuple[str, Values | None]:
 
 def _nested(raw: Values, labels: set[str], name: str, model: Model) -> Entries:
     """One dict for each type of layer."""
+    wrong = sorted(key for key, value in raw.items() if key in labels and not is_entry(value))
+    if wrong:
+        raise ValueError(f"{name} is {dict(raw)}; it needs a dict for each of {wrong}.")
     read = model.known["reached"].get(f"nested {name}") != []
     found = {key: None if value is None else dict(value) for key, value in raw.items() if key in labels}
     if not read and model.follow:
@@ -93,6 +103,11 @@ def _nested(raw: Values, labels: set[str], name: str, model: Model) -> Entries:
             f"{name} is {dict(raw)}, which transformers does not read by the types of layers for this model_type; it "
             f"needs to be said in rope_parameters. {FOLLOW}"
         )
+    every = model.known["config"].get("_rope_type_labels") or ()
+    if not {*every} <= {*found}:
+        if model.follow:
+            return {key: {"rope_type": "default"} for key in every}
+        raise ValueError(f"{name} is {dict(raw)}; it needs a dict for each of {sorted(every)}. {FOLLOW}")
     if None in found.values() and "keeps_null_entries" not in model.known:
         if not model.follow:
             raise ValueError(

@@ -9,15 +9,21 @@ from posembed_jax.schemes.axes import Axes
 
 Values = Mapping[str, Any]
 
-MEMORY_HEADS = "half_of_memory_head"
+MEMORY_HEADS = "half_of_memory_head"  # of SAM 2's videos to earlier pictures
+WHOLE = {"half_head_of_embed_dim": "embed_dim"}  # of all heads
+HEADS = ("speech_encoder_attention_heads", "num_attention_heads", "num_heads")  # the first is SeamlessM4T's
 
 
 class Grid(NamedTuple):
-    """Where the numbers of a position go: RoPE's settings of that name."""
+    """Where the numbers of a position go: RoPE's settings of that name.
+
+    stretch: the power of the base, more than 1 where frequencies are those of an odd width, and one more than its half.
+    """
 
     dim: int
     axes: Axes | None
     blocks: int = 1
+    stretch: float = 1.0
 
 
 def grid_of(
@@ -28,17 +34,12 @@ def grid_of(
     fraction: of the channels that turn. sizes: the sections of the rotary dict.
     """
     recompose, forward = labels["recompose"], labels["forward"]
-    if labels["axial"] == MEMORY_HEADS:
-        width = memory_head_width(config)
-    elif labels["axial"] == "half_head_of_embed_dim" and head_dim is None:
-        width = config["embed_dim"] // heads_of(config)
-    else:
-        width = head_width(config, head_dim)
+    width = head_width(labels, config, head_dim)
     if labels["axial"] is not None:
         return axial(recompose, width)
     dim = int(width * fraction)
-    if forward == "dinov3":  # whatever head_dim says
-        return axial("hw_twice", head_width(config, None))
+    if forward == "dinov3" or labels["init"] == "llama4_vision":  # whatever head_dim says
+        return axial("hw_twice" if forward == "dinov3" else "wh_pairs", head_width(labels, config, None))
     if forward == "efficientloftr":  # over all heads at once: rows and columns in turn
         return Grid(2 * dim, alternating(dim // 2, (0, 1)))
     if forward == "musicflamingo_time":
@@ -60,34 +61,47 @@ def grid_of(
 
 
 def heads_of(config: Values) -> int:
-    return config.get("num_attention_heads") or config["num_heads"]
+    return next(config[name] for name in HEADS if config.get(name))
 
 
-def memory_head_width(config: Values) -> int:
-    """Of the attention of SAM 2's videos to earlier pictures."""
-    share = config["memory_attention_downsample_rate"] * config["memory_attention_num_attention_heads"]
-    return config["memory_attention_hidden_size"] // share
+def has_heads(labels: Values, config: Values) -> bool:
+    """Whether the width of a head follows from sizes that are there."""
+    if labels["axial"] == MEMORY_HEADS:
+        return True
+    whole = WHOLE.get(labels["axial"], "hidden_size")
+    return bool(config.get(whole)) and any(config.get(name) for name in HEADS)
 
 
-def head_width(config: Values, head_dim: int | None) -> int:
-    return head_dim or config["hidden_size"] // heads_of(config)
+def head_width(labels: Values, config: Values, head_dim: int | None) -> int:
+    """head_dim, or, without it, as the sizes of attention have it."""
+    if labels["axial"] == MEMORY_HEADS:
+        share = config["memory_attention_downsample_rate"] * config["memory_attention_num_attention_heads"]
+        return config["memory_attention_hidden_size"] // share
+    return head_dim or config[WHOLE.get(labels["axial"], "hidden_size")] // heads_of(config)
 
 
 def axial(recompose: str, width: int) -> Grid:
-    """Rows and columns of a picture, or time as well, each with the same frequencies."""
-    count = width // 4
-    two = Axes.blocks(axes=2, count=count)
+    """Rows and columns of a picture, or time as well, each with the same frequencies.
+
+    Where the width is no multiple of 4, transformers' tables are wider than the head: such a RoPE is refused there.
+    """
+    if width % 2:
+        raise ValueError(f"{width} channels turn; they need to be an even number.")
     if recompose == "thw_twice":
         count = width // 3 // 2
         return Grid(6 * count, Axes.blocks(axes=3, count=count))
     if recompose == "h_low_w_high_twice":  # Pixtral: the frequencies of the whole head, every other one to each
-        index = (*range(0, width // 2, 2), *range(1, width // 2, 2))
-        return Grid(width, Axes(axis=two.axis, index=index, count=width // 2))
+        rows, columns = range(0, width // 2, 2), range(1, width // 2, 2)
+        axis = (0,) * len(rows) + (1,) * len(columns)
+        return Grid(width, Axes(axis=axis, index=(*rows, *columns), count=width // 2))
+    half = width // 2  # of each axis
+    count = (half + 1) // 2
+    axes = Axes.blocks(axes=2, count=count)
     if recompose == "wh_alternating_twice":
-        return Grid(4 * count, alternating(count, (1, 0)))
-    if recompose.startswith("wh"):
-        two = Axes(axis=tuple(1 - a for a in two.axis), index=two.index, count=count)
-    return Grid(4 * count, two, blocks=2 if recompose == "h_twice_w_twice" else 1)
+        axes = alternating(count, (1, 0))
+    elif recompose.startswith("wh"):
+        axes = Axes(axis=tuple(1 - a for a in axes.axis), index=axes.index, count=count)
+    return Grid(4 * count, axes, blocks=2 if recompose == "h_twice_w_twice" else 1, stretch=2 * count / half)
 
 
 def alternating(count: int, order: tuple[int, ...]) -> Axes:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from posembed_jax.hf.model import Model
 from posembed_jax.hf.own_heads import WINDOWED_HEAD, has_own_heads
-from posembed_jax.hf.rope_parameters import ORIGINAL
+from posembed_jax.hf.rope_parameters import ORIGINAL, is_list_of_numbers
 
 Values = Mapping[str, Any]
 Dicts = Mapping[str, dict[str, Any] | None]  # rotary dicts by layer type
@@ -20,8 +20,9 @@ POSITIONAL = re.compile(
 )
 BASE = re.compile(r"(theta|base_freq|emb_base|embedding_base)$")
 PART = re.compile(r"(partial_rotary_factor|rotary_pct)$")
-NEEDED = {"hidden_size", "num_attention_heads", "num_heads", "qk_rope_head_dim", "qk_nope_head_dim"}
-SIZES = NEEDED | {"head_dim", "rotary_dim", "global_head_dim", "swa_head_dim", ORIGINAL}
+NEEDED = {"hidden_size", "num_attention_heads", "num_heads", "qk_rope_head_dim", "qk_nope_head_dim"}  # where known
+SIZES = NEEDED | {"head_dim", "embed_dim", "rotary_dim", "global_head_dim", "swa_head_dim", ORIGINAL}
+LISTS = {"no_rope_layers", "layer_rope_theta", "cross_attention_layers", "rope_scaling_layers"}
 # What these keys say is not the rotation: dropout, sizes of grids, an attention bias.
 BESIDES = re.compile(r"dropout|feat_sizes|k_sizes|^alibi$")
 # Layouts of transformers' functions: whatever else these say of dtypes and of how tables are stored.
@@ -67,16 +68,33 @@ def top_names(known: Values, key: str) -> list[str]:
     return sorted({key, f"{key}{LISTED}"} | names - {OWN})
 
 
-def check_numbers(values: Values) -> None:
+def check_file(values: Values, needed: Collection[str]) -> None:
+    """The numbers, lists and dicts of a file that speak of rotation; needed: sizes that may not be null."""
+    for key, value in values.items():
+        if key in LISTS and not (value is None or is_list_of_numbers(value)):
+            raise ValueError(f"{key} is {value!r}; it needs to be a list with a number for each layer.")
+        if key == "max_position_embeddings" and (isinstance(value, bool) or not isinstance(value, int | float | None)):
+            raise ValueError(f"{key} is {value!r}; it needs to be a number.")
+        if key == "per_layer_config" and not (value is None or _is_dict_of_dicts(value)):
+            raise ValueError(f"{key} is {value!r}; it needs to be a dict, with a dict for each layer of its own sizes.")
+    of_layers = {key for key, value in values.items() if isinstance(value, list)}  # bases and partial factors
+    check_numbers({key: value for key, value in values.items() if key not in of_layers - SIZES}, needed)
+
+
+def check_numbers(values: Values, needed: Collection[str] = ()) -> None:
     """The bases, the partial factors and the sizes of a file, or of a rotary dict."""
     for key, value in values.items():
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if key in SIZES and not whole and not (value is None and key not in NEEDED):
+        if key in SIZES and not whole and not (value is None and key not in needed):
             raise ValueError(f"{key} is {value!r}; it needs to be a whole number from 1 on.")
-        if BASE.search(key) and not isinstance(value, list | None):
+        if BASE.search(key) and value is not None:
             _check_above(key, value, 1.0)
-        if PART.search(key) and not isinstance(value, list | None):
+        if PART.search(key) and value is not None:
             _check_above(key, value, 0.0)
+
+
+def _is_dict_of_dicts(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(each, Mapping) for each in value.values())
 
 
 def _check_above(key: str, value: Any, least: float) -> None:

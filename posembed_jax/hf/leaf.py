@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from posembed_jax.hf.entries import Entries, entries
+from posembed_jax.hf.expressions import evaluate
 from posembed_jax.hf.found import Positions, Rotations
-from posembed_jax.hf.grids import MEMORY_HEADS, head_width, memory_head_width
-from posembed_jax.hf.keys import FOLLOW, check_keys, check_numbers, check_original, top_names
+from posembed_jax.hf.grids import MEMORY_HEADS, SECTIONS, has_heads, head_width
+from posembed_jax.hf.keys import FOLLOW, NEEDED, check_file, check_keys, check_original, top_names
 from posembed_jax.hf.layer_types import layer_types_of
 from posembed_jax.hf.layers import by_layer, of_layer
 from posembed_jax.hf.model import Model
@@ -18,10 +19,12 @@ from posembed_jax.hf.rotations import (
     reads_no_head_dim,
     rotates_values,
     rotation,
+    says_what_turns,
     so_anyway,
     without_parameters,
 )
 from posembed_jax.hf.scales import BETA, softmax_scale, temperature
+from posembed_jax.hf.top_level import PARTIAL, PARTIAL_WIDTHS
 from posembed_jax.schemes.rotary import RoPE
 
 Values = Mapping[str, Any]
@@ -31,8 +34,9 @@ def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
     given = _renamed(config, known)
     if name == "dbrx" and not follow:
         given = _with_base_of_attention(given)
-    check_numbers(given)
-    model = _with_head_dim(Model(given, known, known["config"] | given, follow))
+    needed = NEEDED | ({"head_dim"} if has_own_heads(known) else set())
+    check_file(given, needed & {*known["keys"], *known["config"]})
+    model = _with_derived(_with_head_dim(Model(given, known, known["config"] | given, follow)))
     model = model._replace(layer_types=layer_types_of(model))
     dicts = entries(model) if model.has_dicts else {}
     rotations = _rotations(dicts, model) if model.has_dicts else {"": without_parameters(of_layer("", model))}
@@ -114,7 +118,8 @@ def _said_once(dicts: Entries, so: Values, model: Model) -> dict[str, Any]:
     values = {key: value for key, value in model.values.items() if key not in unread}
     if not model.has_dicts:
         return values
-    elsewhere = {*ELSEWHERE, *top_names(known, "rope_theta"), *top_names(known, "partial_rotary_factor")}
+    elsewhere = {*PARTIAL_WIDTHS} & {*known.get("legacy_keys", ())}
+    elsewhere |= {*ELSEWHERE, *top_names(known, "rope_theta"), *top_names(known, "partial_rotary_factor")}
     values = {key: value for key, value in values.items() if key not in elsewhere}
     return values | {"rope_parameters": dicts.get("", dicts) or {"rope_type": "default", "rope_theta": None}}
 
@@ -132,26 +137,43 @@ def _all_scaled(model: Model) -> bool:
 
 def _with_head_dim(model: Model) -> Model:
     """With the head dim where it follows from other sizes, and which a file may not contradict."""
-    given, values, default = model.given, model.values, model.known["config"]
+    given, values, known, default = model.given, model.values, model.known, model.known["config"]
+    derived = known.get("derived", {}).get("head_dim")
+    computed = "head_dim_is_computed" in known or reads_no_head_dim(model)
+    if not model.follow:  # the rotation alone reads it
+        computed = computed or "attention_computes_head_dim" in known or derived is not None
     if _is_what_turns(model):
+        turning = {"head_dim": given.get("head_dim", values["qk_rope_head_dim"])}
+        return model._replace(values={**values, **turning})
+    of_part = derived is not None and "sub_configs" in known  # MusicFlamingo's, which a file may say otherwise
+    if "head_dim" in given and (of_part or not computed):
         return model
-    if "head_dim" in given and not (model.known.get("head_dim_is_computed") or reads_no_head_dim(model)):
+    if not (known["head_dim_follows_hidden_size"] or derived or "head_dim" in given):
         return model
-    if not model.known["head_dim_follows_hidden_size"] and "head_dim" not in given:
-        return model
-    if model.code["axial"] == MEMORY_HEADS:
-        width = memory_head_width(values)
-    elif not {"num_attention_heads", "num_heads"} & {*values}:
+    if derived:
+        parts = {name: given.get(name) or {} for name in known.get("sub_configs", ())}
+        width = evaluate(derived, {**values, **parts})
+    elif model.code["axial"] == MEMORY_HEADS:
+        width = head_width(model.code, values, None)
+    elif not has_heads(model.code, values):
         return model
     else:
-        whole = head_width(default, None)  # Zamba 2's heads are twice as wide
-        width = default.get("head_dim", whole) // whole * head_width(values, None)
+        whole = head_width(model.code, default, None)  # Zamba 2's heads are twice as wide
+        width = default.get("head_dim", whole) // whole * head_width(model.code, values, None)
     if not model.follow and given.get("head_dim") not in (None, width):
         raise ValueError(
             f"head_dim is {given['head_dim']}, which transformers does not read for this model_type; it needs to be "
-            f"{width}, as the sizes of its attention and the number of heads have it. {FOLLOW}"
+            f"{width}, as {derived[1:] if derived else 'the sizes of its attention and the number of heads'} have it. "
+            f"{FOLLOW}"
         )
     return model._replace(values={**values, "head_dim": width}) if "head_dim" in values else model
+
+
+def _with_derived(model: Model) -> Model:
+    """With settings of the softmax scale that follow from sizes, where the file does not say them."""
+    derived = {key: how for key, how in model.known.get("derived", {}).items() if model.given.get(key) is None}
+    found = {key: evaluate(how, model.values) for key, how in derived.items() if key not in ("head_dim", PARTIAL)}
+    return model._replace(values={**model.values, **found})
 
 
 def _is_what_turns(model: Model) -> bool:
@@ -174,7 +196,8 @@ def _check_width(rotations: Rotations, model: Model) -> None:
 
 def _rotation(layer: str, entry: dict[str, Any], model: Model) -> RoPE:
     head_dim, told = _head_dim(layer, model), model.given.get("head_dim")
-    if layer == "" and _is_what_turns(model) and not model.follow and told not in (None, head_dim):
+    same = told in (None, head_dim) or says_what_turns(entry.get(PARTIAL), model)
+    if layer == "" and _is_what_turns(model) and not (model.follow or same):
         raise ValueError(
             f"head_dim is {told}, but qk_rope_head_dim is {head_dim}; it needs to be the same: these are the channels "
             "of a head that turn."
@@ -204,9 +227,11 @@ def _as_read(entry: Values, model: Model) -> dict[str, Any]:
         entry = only_read({key: value for key, value in entry.items() if key not in MSCALES or init == IN_FORWARD})
         if init == IN_FORWARD and "long_factor" in entry:  # its frequencies are those of short sequences at any length
             entry["long_factor"] = entry["short_factor"]
-    needs = ("default" if init.startswith("default_only") else None) or ONE_TYPE.get(init)
-    if needs is not None and entry["rope_type"] != needs and not (follow and init == "llama4_vision"):
-        raise ValueError(f"rope_type is {entry['rope_type']!r}; this model type needs {needs!r}.")
+    kind, needs = entry["rope_type"], ("default" if init.startswith("default_only") else None) or ONE_TYPE.get(init)
+    if kind == "axial" or (kind == "mrope" and model.code["recompose"] not in SECTIONS):
+        needs = needs or "default"
+    if needs is not None and kind != needs and not (follow and init == "llama4_vision"):
+        raise ValueError(f"rope_type is {kind!r}; this model type needs {needs!r}.")
     return entry
 
 

@@ -50,8 +50,15 @@ def _type(given: Values, of_part: Values) -> Any:
 def _missing(config: Values, key: str, of_part: Values, known: Values, follow: bool) -> Values | None:
     """A part that the file does not have: older files of some composites have it at their top, beside the others."""
     if "from_top" in of_part:
-        parts = known["parts"][config["model_type"]]
-        return {name: value for name, value in config.items() if name not in parts}
+        parts, unread = known["parts"][config["model_type"]], of_part["from_top"]["without"]
+        lost = [] if follow else sorted(name for name in unread if config.get(name) is not None and name != "head_dim")
+        if lost:  # a head_dim is checked by the part itself
+            raise ValueError(
+                f"config has {lost} and no {key}, where transformers does not read them at the top; it needs to have "
+                f"them in {key}. {FOLLOW}"
+            )
+        left_out = {*parts, *(unread if follow else ())}
+        return {name: value for name, value in config.items() if name not in left_out}
     if key == "text_config" and not follow:
         own = known["tops"].get(config["model_type"], {})
         unread = sorted(size for size in SIZES if size in config and size not in own)

@@ -13,6 +13,8 @@ from posembed_jax.schemes.scaling import NTK, Linear, Llama3, Proportional, Scal
 
 # What says where and how fast, not how it is scaled; whoever reads the whole configuration reads these.
 ELSEWHERE = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved"}
+NAMES_OF_TYPE = "rope_type", "type"
+LISTS = "short_factor", "long_factor", "mrope_section", "xdrope_section"
 LEGACY_TYPES = {"su": "longrope", "mrope": "default"}
 
 
@@ -39,7 +41,8 @@ def scaling(parameters: Mapping[str, Any], *, max_position_embeddings: int | Non
 
     Source: https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/modeling_rope_utils.py.
     """
-    names = {parameters[key] for key in ("rope_type", "type") if parameters.get(key) is not None} or {"default"}
+    check_kinds(parameters)
+    names = {parameters[key] for key in NAMES_OF_TYPE if parameters.get(key) is not None} or {"default"}
     kinds = {LEGACY_TYPES.get(name, name) for name in names}
     came = f"parameters is {dict(parameters)}"
     if len(kinds) > 1:
@@ -68,6 +71,19 @@ def scaling(parameters: Mapping[str, Any], *, max_position_embeddings: int | Non
         return read(parameters, max_position_embeddings)
     except ValueError as error:
         raise ValueError(f"{came}: {error}") from error
+
+
+def check_kinds(parameters: Mapping[str, Any]) -> None:
+    """What is not a number needs to be a name or a list of numbers; numbers are checked by the scalings."""
+    for key, value in parameters.items():
+        if key in NAMES_OF_TYPE and not isinstance(value, str | None):
+            raise ValueError(f"{key} is {value!r}; it needs to be the name of a rope type, such as 'default'.")
+        if key in LISTS and value is not None and not (value and is_list_of_numbers(value)):
+            raise ValueError(f"{key} is {value!r}; it needs to be a list of numbers.")
+
+
+def is_list_of_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, int | float) for each in value)
 
 
 def only_read(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,10 +133,10 @@ def _dynamic(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
 def _yarn(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
     if parameters.get("factor") is None and parameters.get(ORIGINAL) is None:  # which would be a factor of 1
         raise ValueError(f"parameters is {dict(parameters)}; rope_type 'yarn' needs factor or {ORIGINAL} as well.")
-    # transformers reads 0 as not given, and DeepSeek's files have it
-    knobs = ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim")
+    # of the first, transformers reads 0 as not given, and DeepSeek's files have it
+    knobs = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
     given = {name: parameters[name] for name in knobs if parameters.get(name)}
-    given |= {"truncate": parameters["truncate"]} if parameters.get("truncate") is not None else {}
+    given |= {name: parameters[name] for name in ("attention_factor", "truncate") if parameters.get(name) is not None}
     return YaRN(factor=factor_of(parameters, longest), original_length=_original(parameters, longest), **given)
 
 

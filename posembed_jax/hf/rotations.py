@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from posembed_jax.hf.found import Rotations
-from posembed_jax.hf.grids import MEMORY_HEADS, Grid, axial, grid_of, head_width, heads_of
+from posembed_jax.hf.grids import MEMORY_HEADS, SECTIONS, Grid, grid_of, head_width, heads_of
 from posembed_jax.hf.keys import FOLLOW, pairs_neighbours
 from posembed_jax.hf.model import Model
 from posembed_jax.hf.own_heads import has_own_heads
 from posembed_jax.hf.rope_parameters import scaling as scaling_of
 from posembed_jax.schemes.axes import Axes
-from posembed_jax.schemes.length_scaling import LongRoPE
+from posembed_jax.schemes.length_scaling import DynamicNTK, LongRoPE
 from posembed_jax.schemes.mixed import RoPEMixed
 from posembed_jax.schemes.rotary import RoPE
-from posembed_jax.schemes.scaling import Proportional
+from posembed_jax.schemes.scaling import NTK, Proportional, YaRN
 
 Values = Mapping[str, Any]
 
@@ -44,25 +44,27 @@ def rotation(entry: Values, model: Model, *, head_dim: int | None, layer: str) -
         interleaved = config.get("rope_interleave", True)
     _check_interleaved(entry, labels, model.follow)
     named = [entry.pop(name, None) for name in SECTION_KEYS]
+    if any(named) and labels["recompose"] not in SECTIONS and not model.follow:
+        raise ValueError(
+            f"rope_parameters has the sections {next(filter(None, named))}, which transformers does not read for this "
+            f"model_type; it needs to be without. {FOLLOW}"
+        )
     sizes = next(filter(None, named), None) or labels.get("mrope_section_default")
     fraction = _fraction(entry, model)
     if labels["init"] == "llama4_vision":
-        return wh_pairs(head_width(config, None), float(entry["rope_theta"]))
+        grid = _grid(labels, config, None, 1.0, None)
+        base = float(entry["rope_theta"]) ** grid.stretch
+        return RoPE(dim=grid.dim, layout="interleaved", base=base, axes=grid.axes)
     scaling = scaling_of(entry, max_position_embeddings=config.get("max_position_embeddings"))
-    told = f"head_dim is {head_dim}" if head_dim else f"hidden_size is {config.get('hidden_size')}"
-    told += f" and partial_rotary_factor is {fraction}"
-    try:
-        grid = grid_of(labels, config, head_dim, fraction, tuple(sizes) if sizes else None)
-    except ValueError as error:
-        raise ValueError(f"{told}: {error}") from error
-    if grid.dim < 1 or (grid.axes and len(grid.axes.axis) not in ((grid.dim + 1) // 2, grid.dim)):
+    grid = _grid(labels, config, head_dim, fraction, tuple(sizes) if sizes else None)
+    if grid.dim % 2 and isinstance(scaling, DynamicNTK | NTK | Proportional | YaRN):
         raise ValueError(
-            f"{told}, so that {grid.dim} channels turn; they need to be at least 1, and a multiple of 4 where "
-            "there are rows and columns."
+            f"rope_parameters has rope_type {entry['rope_type']!r}, but an odd number of channels turn, {grid.dim}; it "
+            "needs to be even: by head_dim and partial_rotary_factor."
         )
     if isinstance(scaling, LongRoPE):
         _check_factors(scaling, grid, head_dim, fraction)
-    dim, base = grid.dim, float(entry["rope_theta"])
+    dim, base = grid.dim, float(entry["rope_theta"]) ** grid.stretch
     if dim % 2:  # transformers makes one frequency more, over the odd width
         dim, base = dim + 1, base ** ((dim + 1) / dim)
     return RoPE(
@@ -77,6 +79,22 @@ def rotation(entry: Values, model: Model, *, head_dim: int | None, layer: str) -
         blocks=grid.blocks,
         clockwise=labels["rotate"] == "half_negated",
     )
+
+
+def _grid(labels: Values, config: Values, head_dim: int | None, fraction: float, sizes: tuple[int, ...] | None) -> Grid:
+    told = f"head_dim is {head_dim}" if head_dim else f"hidden_size is {config.get('hidden_size')}"
+    told += f", num_attention_heads {config.get('num_attention_heads')}" if not head_dim else ""
+    told += f" and partial_rotary_factor is {fraction}"
+    try:
+        grid = grid_of(labels, config, head_dim, fraction, sizes)
+    except ValueError as error:
+        raise ValueError(f"{told}: {error}") from error
+    if grid.dim < 1 or (grid.axes and len(grid.axes.axis) not in ((grid.dim + 1) // 2, grid.dim)):
+        raise ValueError(
+            f"{told}, so that {grid.dim} channels turn; they need to be at least 1, and a multiple of 4 where "
+            "there are rows and columns."
+        )
+    return grid
 
 
 def _check_interleaved(entry: dict[str, Any], labels: Values, follow: bool) -> None:
@@ -111,14 +129,21 @@ def _fraction(entry: dict[str, Any], model: Model) -> float:
     if proportional or fraction is None:
         return 1.0
     whole = labels["axial"] is not None or labels["forward"] == "dinov3" or labels["init"] == "llama4_vision"
+    whole |= "alpha" in entry  # Hunyuan's, which its models ask for the base alone
     if not whole and not (entry["rope_type"] == "default" and model.known["ignores_partial_rotary_factor"]):
         return fraction
-    if fraction != 1.0 and not model.follow:
+    if fraction != 1.0 and not (model.follow or says_what_turns(fraction, model)):
         raise ValueError(
-            f"partial_rotary_factor is {fraction}, which transformers does not read for this model_type with rope_type "
-            f"{entry['rope_type']!r}; it needs to be 1.0 or left out. {FOLLOW}"
+            f"partial_rotary_factor is {fraction}, which transformers does not read for this model_type where "
+            f"rope_parameters has rope_type {entry['rope_type']!r}; it needs to be 1.0 or left out. {FOLLOW}"
         )
     return 1.0
+
+
+def says_what_turns(fraction: float | None, model: Model) -> bool:
+    """Whether head_dim and a partial factor say together what qk_rope_head_dim says, as Ling's files have it."""
+    told, turning = model.given.get("head_dim"), model.values.get("qk_rope_head_dim")
+    return "head_dim_is_computed" in model.known and (told or 0) * (fraction or 0) == turning
 
 
 def rotates_values(model: Model) -> bool:
@@ -132,16 +157,11 @@ def reads_no_head_dim(model: Model) -> bool:
     return model.keeps_no_dict or model.init == "llama4_vision" or model.code["axial"] == MEMORY_HEADS
 
 
-def wh_pairs(width: int, base: float) -> RoPE:
-    grid = axial("wh_pairs", width)
-    return RoPE(dim=grid.dim, layout="interleaved", base=base, axes=grid.axes)
-
-
 def without_parameters(model: Model) -> RoPE | RoPEMixed | None:
     """The rotation of a model whose configuration has no rotary dict; None where its settings choose another scheme."""
     labels, config = model.code, model.values
     kind, chosen = labels["init"] or labels["forward"] or labels["apply"], _chosen(config)
-    width, base = head_width(config, None), float(config.get("rope_theta") or 10_000.0)
+    width, base = head_width(labels, config, None), float(config.get("rope_theta") or 10_000.0)
     if chosen not in (None, "rotary"):
         return None
     if kind == "gptj_sin_then_cos":
@@ -153,7 +173,8 @@ def without_parameters(model: Model) -> RoPE | RoPEMixed | None:
     if kind == "clvp":
         return RoPE(dim=max(config["projection_dim"] // (2 * heads_of(config)), 32), layout="half")
     if kind == "dinov3":
-        return RoPE(dim=width, layout="half", base=base, fractional=True, axes=axial("hw_twice", width).axes)
+        grid = _grid(labels, config, None, 1.0, None)
+        return RoPE(dim=grid.dim, layout="half", base=base**grid.stretch, fractional=True, axes=grid.axes)
     if kind == "default_only_stored":
         return RoPE(dim=width, layout="half", base=base)
     if kind == "lightglue":
@@ -198,6 +219,7 @@ def so_anyway(model: Model, rotations: Rotations) -> dict[str, Any]:
         "use_rotary_pos_emb": bool(ropes),  # Hunyuan
         "position_embedding_xdrope": model.code["recompose"] == "xdrope_sections",
         **({} if has_own_heads(known) else {"swa_head_dim": config.get("head_dim")}),
+        "rotary_scaling_factor": 1.0,  # StableLM 2
         "yarn_only_types": known.get("reached", {}).get("rope_scaling"),  # Step 3.5
     }
 
@@ -206,4 +228,5 @@ def _share(rope: RoPE, model: Model) -> float | None:
     """How much of a head turns; None where that is not a share of its channels."""
     if isinstance(rope.scaling, Proportional) or rope.axes is not None:
         return None
-    return rope.dim / head_width(model.values, None if reads_no_head_dim(model) else model.values.get("head_dim"))
+    head_dim = None if reads_no_head_dim(model) else model.values.get("head_dim")
+    return rope.dim / head_width(model.code, model.values, head_dim)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from posembed_jax.hf.expressions import evaluate
 from posembed_jax.hf.keys import FOLLOW, LISTED, OWN, top_names
 from posembed_jax.hf.model import Model
 from posembed_jax.hf.own_heads import OWN_HEADS, own_head
@@ -43,7 +44,7 @@ def settle(key: str, layer: str, entry: dict[str, Any], model: Model, form: Form
         name, default = width
         if not model.follow and any(value != default for value in values.values()):
             raise ValueError(
-                f"{name} is {model.given[name]}, by which {default} of a head turn, but {PARTIAL} is "
+                f"{name} is {model.values[name]}, by which {default} of a head turn, but {PARTIAL} is "
                 f"{next(iter(values.values()))}; it needs to be said once, or the same."
             )
     null = [name for name in names if name != OWN and told.get(name, "") is None]
@@ -59,8 +60,9 @@ def settle(key: str, layer: str, entry: dict[str, Any], model: Model, form: Form
     if value is not None:
         entry[key] = value
     elif key == "rope_theta":
+        name = form.name.removeprefix("nested ") or "the rotary dict"
         raise ValueError(
-            f"the rotary dict{f' of {layer!r}' if layer else ''} is {entry}; it needs rope_theta, for which "
+            f"{name}{f' of {layer!r}' if layer else ''} is {entry}; it needs rope_theta, for which "
             "transformers has no default in this form of file."
         )
 
@@ -137,6 +139,8 @@ def _has_a_base_for_windows(layer: str, told: Values, value: Any) -> bool:
 
 def _of_width(model: Model) -> tuple[str, float] | None:
     """The partial factor from a number of channels that turn, and the name of that number."""
+    if how := model.known.get("derived", {}).get(PARTIAL):
+        return "qk_rope_head_dim", evaluate(how, model.values)
     width = model.given.get("head_dim") or model.known["config"].get("head_dim")
     for name in PARTIAL_WIDTHS:
         if name in model.known.get("legacy_keys", ()) and model.given.get(name) and width:

@@ -116,15 +116,42 @@ def is_fixed(config_class, key, model_type, spec):
     return all(type_of(part_of(config_class, key, {"model_type": name})) == model_type for name in strange)
 
 
-def from_top(config_class, key, part):
-    """Whether the part is at the top of the file where its own place is empty."""
+AT_TOP = {  # values that are no class's default
+    "hidden_size": 192,
+    "num_attention_heads": 6,
+    "head_dim": 48,
+    "max_position_embeddings": 321,
+    "original_max_position_embeddings": 123,
+    "rope_theta": 12345.0,
+    "partial_rotary_factor": 0.625,
+    "rope_parameters": {"rope_type": "linear", "factor": 7.0},
+    "rope_scaling": {"rope_type": "linear", "factor": 7.0},
+}
+
+
+def counts_at_top(config_class, key, name, value, known):
+    """Whether a value at the top of a file that has nothing in the place of a part is this part's."""
+    part = getattr(config_class(), key)
+    made = getattr(config_class(**{name: value}), key)
+    return getattr(made, name, None) == value or values_of(made, known) != values_of(part, known)
+
+
+def from_top(config_class, key, part, known):
+    """Of a part that is at the top of the file where its own place is empty: the keys that do not count there."""
     if not isinstance(getattr(part, "num_hidden_layers", None), int):
-        return False
+        return None
     try:
-        more = part.num_hidden_layers * 2
-        return getattr(config_class(num_hidden_layers=more), key).num_hidden_layers == more
+        if not counts_at_top(config_class, key, "num_hidden_layers", part.num_hidden_layers * 2, known):
+            return None
     except Exception:
-        return False
+        return None
+    unread = []
+    for name, value in AT_TOP.items():
+        try:
+            unread += [] if counts_at_top(config_class, key, name, value, known) else [name]
+        except Exception:
+            continue  # it is read, and refused alone
+    return sorted(unread)
 
 
 def part_facts(config_class, config, key, spec, known):
@@ -148,8 +175,9 @@ def part_facts(config_class, config, key, spec, known):
                 known_of_any = set().union(*(known_keys(known, name) for name in known["types"]))
                 more = {name: value for name, value in spec.init_kwargs.items() if name in known_of_any}
                 found["defaults"] = {**more, **defaults}
-    if from_top(config_class, key, part):
-        found["from_top"] = True
+    unread = from_top(config_class, key, part, known)
+    if unread is not None:
+        found["from_top"] = {"without": unread}
     return found
 
 

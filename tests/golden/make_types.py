@@ -26,6 +26,7 @@ from index_rules import index_rule
 from layer_rules import ROTATES, layer_types
 from source_probes import entries, keeps_null_entries, older_type_is_lost, reached, sources
 
+from posembed_jax.hf.expressions import evaluate
 from posembed_jax.hf.model import Model
 
 CONFIG_KEYS = (
@@ -45,6 +46,7 @@ CONFIG_KEYS = (
     "hidden_size",
     "num_attention_heads",
     "num_heads",
+    "speech_encoder_attention_heads",
     "embed_dim",
     "d_model",
     "max_position_embeddings",
@@ -738,15 +740,44 @@ def position_keys(config_class):
 
 def follows_hidden_size(config_class):
     """Whether the head dim, when not given, is hidden_size over the number of heads."""
-    dims = []
-    for scale in (1, 2):
+    found = []
+    for key in ("hidden_size", "num_attention_heads"):
         try:
             plain_one = config_class()
-            config = config_class(hidden_size=plain_one.hidden_size * scale)
-            dims.append(config.head_dim)
+            found.append(config_class(**{key: getattr(plain_one, key) * 2}).head_dim != plain_one.head_dim)
         except Exception:
-            return None
-    return dims[0] != dims[1] if None not in dims else None
+            continue  # its parts may need this size
+    return any(found) if found else None
+
+
+DERIVED = {
+    "head_dim": "qk_nope_head_dim + qk_rope_head_dim",
+    "partial_rotary_factor": "qk_rope_head_dim / (qk_nope_head_dim + qk_rope_head_dim)",
+    "attention_multiplier": "head_dim ** -0.5",
+    "query_pre_attn_scalar": "head_dim",
+}
+
+
+def derived(config_class):
+    """Settings that the class makes of others where a file does not say them, and how."""
+    found = {}
+    for key, expression in DERIVED.items():
+        sizes = re.findall(r"[a-z_]{2,}", expression)
+        wanted = [{size: 32 * (i + j) for i, size in enumerate(sizes, 1)} for j in (1, 2)]
+        try:
+            configs = [config_class(**file) for file in wanted]
+            made = [getattr(config, key, None) or config.rope_parameters[key] for config in configs]
+        except Exception:
+            continue
+        if made == [evaluate(f"={expression}", file) for file in wanted]:
+            found[key] = f"={expression}"
+    try:
+        width = config_class().audio_config.hidden_size
+        if config_class(audio_config={"hidden_size": 96}).head_dim == 96:
+            found["head_dim"] = f"=get(audio_config, 'hidden_size', get(audio_config, 'd_model', {width}))"
+    except Exception:
+        pass
+    return found
 
 
 def computes_head_dim(config_class):
@@ -780,6 +811,22 @@ def layer_head_dims(config_class):
         }
     except Exception:
         return {}
+
+
+WIDTH = re.compile(r"^(self|config)\.(head_dim|head_size|attention_head_size|hidden_size_per_attention_head)$")
+
+
+def attention_computes_head_dim(parts):
+    """Whether the classes that turn queries make the width of a head of other sizes, whatever head_dim says."""
+    names, found = {function.name for _, function in parts.functions["apply"].values()}, []
+    for module, node in parts.nodes:
+        if not isinstance(node, ast.ClassDef) or not names & set(used_names(node)):
+            continue
+        there = method(module, node, "__init__")
+        for statement in ast.walk(there[2]) if there else ():
+            if isinstance(statement, ast.Assign) and WIDTH.match(ast.unparse(statement.targets[0])):
+                found.append(not re.search("head_dim|kv_channels", ast.unparse(statement.value)))
+    return bool(found) and all(found)
 
 
 SCALING_NAMES = ("scaling", "softmax_scale", "scale", "inv_norm_factor", "scale_attn", "norm_factor")
@@ -913,6 +960,10 @@ def type_facts(config_class, parts):
         facts["temperature"] = setting
     if computes_head_dim(config_class):
         facts["head_dim_is_computed"] = True
+    if attention_computes_head_dim(parts):
+        facts["attention_computes_head_dim"] = True
+    if found := derived(config_class):
+        facts["derived"] = found
     if labels_of_layers(config_class):
         facts["labels_of_layers"] = True
     if kind := layer_bases(parts):
@@ -963,7 +1014,7 @@ def main():
     arguments = parser.parse_args()
 
     warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
