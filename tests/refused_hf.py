@@ -866,9 +866,9 @@ ROWS = [
     (
         FILE,
         "config",
-        {"model_type": "sam3_vit_model", "image_size": 1.5},
+        {"model_type": "dinov3_vit", "num_register_tokens": "4"},
         ValueError,
-        "it needs sizes of pictures and patches",
+        "from which the positions of patches do not follow",
         "",
     ),
     (
@@ -932,7 +932,7 @@ ROWS = [
         "config",
         {"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2.0, "mrope_section": [16, 24, 24]}},
         ValueError,
-        "rope_parameters has the sections [16, 24, 24], which transformers does not read",
+        "rope_parameters has {'mrope_section': [16, 24, 24]}, which transformers does not read",
         "",
     ),
     (

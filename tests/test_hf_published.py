@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import jax.numpy as jnp
 import pytest
 
 import posembed_jax as pe
@@ -227,6 +228,24 @@ PUBLISHED = {
         {"": (1e3, 64, None)},
         0.125,
     ),
+    "StableLM Zephyr 3B": (
+        {"model_type": "stablelm", "partial_rotary_factor": 0.25, "rotary_scaling_factor": 1.0, "rope_theta": 10000}
+        | sizes(2560, 32),
+        {"": (1e4, 20, None)},
+        80**-0.5,
+    ),
+    "Hunyuan A13B": (
+        {"model_type": "hunyuan_v1_moe", "head_dim": 128, "qk_nope_head_dim": None, "qk_rope_head_dim": None, **HUNYUAN}
+        | {"rope_scaling": {"type": "dynamic", "alpha": 1000.0, "factor": 1.0}, **sizes(4096, 32)},
+        {"": (1e4, 128, pe.NTK)},
+        128**-0.5,
+    ),
+    "Ring 2.5": (
+        {"model_type": "bailing_hybrid", "head_dim": 128, "partial_rotary_factor": 0.5, "rotary_dim": 64, **LATENT}
+        | {"rope_theta": 6000000, **sizes(4096, 32)},
+        {"": (6e6, 64, None)},
+        192**-0.5,
+    ),
     "ESM-2": (
         {"model_type": "esm", "position_embedding_type": "rotary", "pad_token_id": 1, **sizes(640, 20)},
         {"": (1e4, 32, None)},
@@ -250,6 +269,48 @@ def test_published(name):
         other = {layer: dataclasses.replace(rope, base=7777.0) for layer, rope in found.rotations.items()}
         changed = dataclasses.replace(found, rotations=other)
         assert hf.from_config(hf.to_config(changed)) == changed
+
+
+@pytest.mark.parametrize(
+    ("file", "dim", "scale"),
+    [
+        ({"model_type": "hyperclovax", "head_dim": 64}, 64, 1 / 8),
+        ({"model_type": "hyperclovax", "hidden_size": 1024, "num_attention_heads": 8}, 128, 128**-0.5),
+        ({"model_type": "hyperclovax", "head_dim": 64, "attention_multiplier": 0.5}, 64, 0.5),
+        ({"model_type": "step3p5", "head_dim": 64}, 64, 1 / 8),
+        ({"model_type": "mistral4", "qk_rope_head_dim": 32}, 32, 96**-0.5 * pe.yarn_mscale(128.0, 1.0) ** 2),
+        ({"model_type": "dots3_note_audio_encoder", "num_attention_heads": 16}, 40, 80**-0.5),
+        ({"model_type": "pocket_tts", "num_attention_heads": 8}, 128, 128**-0.5),
+        ({"model_type": "musicflamingo", "audio_config": {"hidden_size": 640}}, 256, None),
+        ({"model_type": "deepseek_v3", "qk_rope_head_dim": 32}, 32, 160**-0.5),
+        ({"model_type": "deepseek_v4", "head_dim": 128}, 16, 128**-0.5),
+        ({"model_type": "gpt_oss", "rope_parameters": {}}, 64, 1 / 8),
+    ],
+)
+def test_what_follows_from_other_sizes(file, dim, scale):
+    """Numbers of transformers 5.23's classes; the defaults of these files' keys are other ones."""
+    found = hf.from_config(file)
+    assert {rope.dim for rope in found.rotations.values()} == {dim}
+    assert found.softmax_scale == (scale and pytest.approx(scale, rel=1e-12))
+    assert hf.from_config(hf.to_config(found)) == found
+
+
+def test_an_empty_dict_is_not_the_default():
+    """gpt-oss has YaRN over a base of 150,000; of an empty dict its class makes neither."""
+    rope = hf.from_config({"model_type": "gpt_oss", "rope_parameters": {}}).rotation
+    assert (rope.base, rope.scaling) == (150_000.0, None)
+
+
+@pytest.mark.parametrize("width", [6, 42])
+def test_tables_that_are_wider_than_the_head(width):
+    """transformers makes them of heads whose width is no multiple of 4, and then fails, as this does."""
+    rope = hf.from_config({"model_type": "qwen2_vl_vision", "embed_dim": 2 * width, "num_heads": 2}).rotation
+    assert rope.dim == 4 * -(-width // 4)
+    half = width // 2
+    wanted = [10_000.0 ** (-2 * i / half) for i in range((half + 1) // 2)]
+    assert [float(each) for each in rope.frequencies()[: len(wanted)]] == pytest.approx(wanted, rel=1e-12)
+    with pytest.raises(ValueError, match=f"turns {rope.dim} channels, but x has {width}"):
+        rope.bind({})(jnp.zeros((1, 2, 1, width)), jnp.zeros((1, 2, 2), jnp.int32))
 
 
 @pytest.mark.parametrize("file", [("llama", "rope_interleaved", False), ("glm_moe_dsa", "rope_interleave", True)])

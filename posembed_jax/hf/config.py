@@ -112,7 +112,9 @@ def _standing(found: Positions, config: Values, known: Values) -> Positions:
     try:
         about = evaluate(known["about"], values)
     except (TypeError, ArithmeticError) as error:
-        raise ValueError(f"config has {values}; it needs sizes of pictures and patches ({error}).") from error
+        raise ValueError(
+            f"config has {values}, from which the positions of patches do not follow ({error}); it needs whole numbers."
+        ) from error
     if "layers" in known:
         found = _of_layers(found, known["layers"], values)
     rule = "grid" if found.position_ids == "tokens" else found.position_ids

@@ -64,9 +64,10 @@ def _by_layer(parameters: Values) -> Entries:
 
 def _raw(model: Model) -> tuple[str, Values | None]:
     """What the file says, and where."""
-    found = {name: model.given[name] for name in WHOLE if model.given.get(name)}
-    if not found and model.given.get("rope_parameters") is not None:  # an empty one is not the default of the class
-        found = {"rope_parameters": model.given["rope_parameters"]}
+    found = {name: model.given[name] for name in WHOLE if model.given.get(name) not in (None, {})}
+    flat = "rope_type" in model.known["config"].get("rope_parameters", {}) or has_own_heads(model.known)
+    if flat and not found and model.given.get("rope_parameters") == {}:  # which is not the default of the class
+        return "rope_parameters", {}
     for name, value in found.items():
         if not isinstance(value, Mapping):
             raise ValueError(

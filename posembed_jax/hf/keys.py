@@ -23,6 +23,7 @@ PART = re.compile(r"(partial_rotary_factor|rotary_pct)$")
 NEEDED = {"hidden_size", "num_attention_heads", "num_heads", "qk_rope_head_dim", "qk_nope_head_dim"}  # where known
 SIZES = NEEDED | {"head_dim", "embed_dim", "rotary_dim", "global_head_dim", "swa_head_dim", ORIGINAL}
 LISTS = {"no_rope_layers", "layer_rope_theta", "cross_attention_layers", "rope_scaling_layers"}
+NUMBERS = {"max_position_embeddings", "query_pre_attn_scalar", "attention_multiplier", "attn_scale", "floor_scale"}
 # What these keys say is not the rotation: dropout, sizes of grids, an attention bias.
 BESIDES = re.compile(r"dropout|feat_sizes|k_sizes|^alibi$")
 # Layouts of transformers' functions: whatever else these say of dtypes and of how tables are stored.
@@ -73,7 +74,8 @@ def check_file(values: Values, needed: Collection[str]) -> None:
     for key, value in values.items():
         if key in LISTS and not (value is None or is_list_of_numbers(value)):
             raise ValueError(f"{key} is {value!r}; it needs to be a list with a number for each layer.")
-        if key == "max_position_embeddings" and (isinstance(value, bool) or not isinstance(value, int | float | None)):
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if key in NUMBERS and not (value is None or number):
             raise ValueError(f"{key} is {value!r}; it needs to be a number.")
         if key == "per_layer_config" and not (value is None or _is_dict_of_dicts(value)):
             raise ValueError(f"{key} is {value!r}; it needs to be a dict, with a dict for each layer of its own sizes.")

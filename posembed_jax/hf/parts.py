@@ -51,8 +51,10 @@ def _missing(config: Values, key: str, of_part: Values, known: Values, follow: b
     """A part that the file does not have: older files of some composites have it at their top, beside the others."""
     if "from_top" in of_part:
         parts, unread = known["parts"][config["model_type"]], of_part["from_top"]["without"]
-        lost = [] if follow else sorted(name for name in unread if config.get(name) is not None and name != "head_dim")
-        if lost:  # a head_dim is checked by the part itself
+        default = known["types"].get(of_part["type"], {}).get("config", {})
+        so = {**default, **default.get("rope_parameters", {})}
+        lost = sorted(name for name in unread if config.get(name) not in (None, so.get(name)) and name != "head_dim")
+        if lost and not follow:  # a head_dim is checked by the part itself
             raise ValueError(
                 f"config has {lost} and no {key}, where transformers does not read them at the top; it needs to have "
                 f"them in {key}. {FOLLOW}"
@@ -74,7 +76,7 @@ def _completed(given: Values, of_part: Values) -> dict[str, Any]:
     """The composite's defaults under what the part says; a base in one of its rotary dicts is said, too."""
     defaults = dict(of_part["defaults"])
     dicts = (given.get("rope_parameters") or {}, given.get("rope_scaling") or {})
-    if any(rotary.get("rope_theta") is not None for rotary in dicts):
+    if any(isinstance(rotary, Mapping) and rotary.get("rope_theta") is not None for rotary in dicts):
         defaults.pop("rope_theta", None)
     return {**defaults, **given}
 

@@ -43,13 +43,13 @@ def rotation(entry: Values, model: Model, *, head_dim: int | None, layer: str) -
     if labels.get("apply_switch") == "rope_interleave":
         interleaved = config.get("rope_interleave", True)
     _check_interleaved(entry, labels, model.follow)
-    named = [entry.pop(name, None) for name in SECTION_KEYS]
-    if any(named) and labels["recompose"] not in SECTIONS and not model.follow:
+    named = {name: told for name in SECTION_KEYS if (told := entry.pop(name, None))}
+    if named and labels["recompose"] not in SECTIONS and not model.follow:
         raise ValueError(
-            f"rope_parameters has the sections {next(filter(None, named))}, which transformers does not read for this "
-            f"model_type; it needs to be without. {FOLLOW}"
+            f"rope_parameters has {named}, which transformers does not read for this model_type; it needs to be "
+            f"without. {FOLLOW}"
         )
-    sizes = next(filter(None, named), None) or labels.get("mrope_section_default")
+    sizes = next(iter(named.values()), labels.get("mrope_section_default"))
     fraction = _fraction(entry, model)
     if labels["init"] == "llama4_vision":
         grid = _grid(labels, config, None, 1.0, None)
@@ -212,6 +212,7 @@ def so_anyway(model: Model, rotations: Rotations) -> dict[str, Any]:
     neighbours = {rope.layout == "interleaved" for rope in ropes.values()}
     said: dict[str, set[Any]] = {**{key: shares for key in SHARES}, **{key: bases for key in BASES}}
     said |= {key: {value == pairs for pairs in neighbours} for key, value in PAIRS_NEIGHBOURS.items()}
+    said["rotary_dim"] = {rope.dim for rope in ropes.values()}  # Ling
     said["swa_rope_theta"] = {rope.base for layer, rope in ropes.items() if layer == "sliding_attention"}  # MiMo V2
     found = {key: next(iter(values)) for key, values in said.items() if len(values) == 1}
     return found | {

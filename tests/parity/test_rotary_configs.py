@@ -47,6 +47,7 @@ CANNOT_RUN = (
     "need to turn: head_dim",
     "short_factor has",
     "it needs rope_theta, for which transformers has no default",  # or it reads no dict of layers that are not there
+    "but an odd number of channels turn",  # which RoPE has not, where a scaling asks for the width
     "this model type needs rope_type 'default', or 'longrope' with",  # it reads amplitudes that only those have
 )
 
