@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import reprlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import chex
@@ -124,6 +124,13 @@ def rate(name: str, value: Any) -> None:
 def contract(name: str, value: Any, contracts: Any, example: str) -> None:
     if not isinstance(value, contracts):
         raise TypeError(f"{name} is {reprlib.repr(value)}; it needs to be {example}: check which argument it is for.")
+
+
+def axis_names(name: str, value: Any, arrays: Collection[str]) -> None:
+    """Axes of arrays by name, or None: a name that no array has would leave one unsharded without a word."""
+    if value is not None and not (isinstance(value, Mapping) and set(value) <= set(arrays)):
+        came = repr(dict(value)) if isinstance(value, Mapping) else describe(value)
+        raise ValueError(f"{name} is {came}; it needs to be a dict of axes by name, and the names are {list(arrays)}.")
 
 
 def flag(name: str, value: Any) -> None:

@@ -45,6 +45,8 @@ class Scheme(nn.Module):
     logical_axes: Axes | None = None
 
     def setup(self):
+        block.check_settings(self.scheme)
+        checks.axis_names("logical_axes", self.logical_axes, self.scheme.inits())
         self.arrays = {
             name: self.param(name, _init(init, self.logical_axes, name), self.param_dtype)
             for name, init in self.scheme.inits().items()
@@ -95,6 +97,7 @@ class TokenEmbed(nn.Module):
     logical_axes: Axes | None = None
 
     def setup(self):
+        checks.axis_names("logical_axes", self.logical_axes, ("table",))
         init = scheme.normal(self.stddev, (self.vocabulary, self.features))
         self.table = self.param("table", _init(init, self.logical_axes, "table"), self.param_dtype)
 
@@ -199,7 +202,9 @@ class Attention(nn.Module):
         needs = "floating [B, T, F]"
         checks.rank("x", x, {3}, needs)
         checks.floating("x", x, needs)
+        checks.flag("deterministic", deterministic)
         checks.rate("dropout_rate", self.dropout_rate)
+        checks.axis_names("logical_axes", self.logical_axes, block.KERNELS)
         head_dim = block.head_dim(x.shape[-1], self.heads, self.key_value_heads, self.head_dim)
 
         def project(name: str, features: Any, axis: Any = -1) -> Any:

@@ -49,6 +49,8 @@ class Scheme(nnx.Module):
         out_sharding: Axes | None = None,
         rngs: nnx.Rngs,
     ):
+        block.check_settings(scheme)
+        checks.axis_names("out_sharding", out_sharding, scheme.inits())
         self.scheme = scheme
         for name, init in scheme.inits().items():
             setattr(self, name, nnx.Param(init(rngs.params(), param_dtype), **_metadata(out_sharding, name)))
@@ -106,6 +108,7 @@ class TokenEmbed(nnx.Module):
         self.dtype, self.scale, self.scale_dtype = dtype, scale, scale_dtype
         self.logits_scale, self.logits_dtype = logits_scale, logits_dtype
         self.out_of_range = out_of_range
+        checks.axis_names("out_sharding", out_sharding, ("table",))
         init = scheme.normal(stddev, (vocabulary, features))
         self.table = nnx.Param(init(rngs.params(), param_dtype), **_metadata(out_sharding, "table"))
 
@@ -197,6 +200,7 @@ class Attention(nnx.Module):
         rngs: nnx.Rngs,
     ):
         checks.rate("dropout_rate", dropout_rate)
+        checks.axis_names("out_sharding", out_sharding, block.KERNELS)
         head_dim = block.head_dim(features, heads, key_value_heads, head_dim)
 
         def project(name: str, inner: Any, outer: Any, axis: Any = -1) -> nnx.LinearGeneral:
@@ -245,6 +249,7 @@ class Attention(nnx.Module):
         needs = "floating [B, T, F]"
         checks.rank("x", x, {3}, needs)
         checks.floating("x", x, needs)
+        checks.flag("deterministic", deterministic)
         drop = self.dropout_rate > 0.0 and not deterministic
         out, cache = block.self_attention(
             self.query(x),

@@ -67,10 +67,11 @@ ROOMY = pe.KVCache.empty(batch=B, capacity=4, heads=N, dim=D)
 RATE = "; it needs to be a Python number of at least 0 and below 1"
 
 
-def attention(x=X, positions=P, segment_ids=None, cache=None, length=None, **settings):
+def attention(x=X, positions=P, segment_ids=None, cache=None, length=None, deterministic=True, **settings):
     """Both faces: they share their checks, and must not differ in them."""
     settings = {"heads": N, **settings}
     arguments = {"positions": positions, "segment_ids": segment_ids, "cache": cache, "length": length}
+    arguments["deterministic"] = deterministic
     with pytest.raises(Exception) as from_linen:
         linen.Attention(**settings).init(KEY, x, **arguments)
     with pytest.raises(type(from_linen.value), match=re.escape(str(from_linen.value))):
@@ -78,8 +79,27 @@ def attention(x=X, positions=P, segment_ids=None, cache=None, length=None, **set
     raise from_linen.value
 
 
-def nnx_attention(x):
-    return pnnx.Attention(N * D, heads=N, rngs=nnx.Rngs(0))(x, P)
+def nnx_attention(x, **settings):
+    return pnnx.Attention(N * D, heads=N, rngs=nnx.Rngs(0), **settings)(x, P)
+
+
+def linen_attention(**settings):
+    return linen.Attention(heads=N, **settings).init(KEY, X, P)
+
+
+def linen_scheme(scheme=None, **settings):
+    return linen.Scheme(pe.LearnedPositions(length=4, features=F) if scheme is None else scheme, **settings).init(
+        KEY, P
+    )
+
+
+def nnx_scheme(scheme=None, **settings):
+    scheme = pe.LearnedPositions(length=4, features=F) if scheme is None else scheme
+    return pnnx.Scheme(scheme, **settings, rngs=nnx.Rngs(0))
+
+
+def linen_tokens(**settings):
+    return linen.TokenEmbed(7, F, **settings).init(KEY, IDS)
 
 
 def linen_hook(attention_fn=None, query=None, **arguments):
@@ -424,6 +444,51 @@ ROWS = [
     (good(attention, cache=ROOMY), "positions", Q, AssertionError, "; it needs to be int32 [3] or [2, 3]"),
     (good(attention, cache=ROOMY), "segment_ids", P, AssertionError, "; it needs to be int32 [B, T], that is [2, 3]"),
     (good(attention, cache=ROOMY), "segment_ids", IDS == 0, TypeError, "int32 [B, T], that is [2, 3]" + NARROW),
+    *(
+        (
+            function,
+            "scheme",
+            scheme,
+            TypeError,
+            "; it needs to be a scheme such as T5Bias(...): check which argument",
+            "",
+        )
+        for function in (linen_scheme, nnx_scheme)
+        for scheme in (pe.T5Bias, "t5", ROPE.bind({}))
+    ),
+    *(
+        (
+            function,
+            name,
+            {"tabel": ("vocab", None)},
+            ValueError,
+            "; it needs to be a dict of axes by name, and the names",
+        )
+        for functions, name in (
+            ((linen_attention, linen_scheme, linen_tokens), "logical_axes"),
+            (
+                (
+                    good(nnx_attention, x=X),
+                    nnx_scheme,
+                    good(pnnx.TokenEmbed, vocabulary=7, features=F, rngs=nnx.Rngs(0)),
+                ),
+                "out_sharding",
+            ),
+        )
+        for function in functions
+    ),
+    (linen_tokens, "logical_axes", "table", ValueError, "; it needs to be a dict of axes ... the names are ['table']"),
+    (attention, "cache", {}, TypeError, "; it needs to be a KVCache such as KVCache.empty(...)"),
+    (attention, "temperature", 2.0, TypeError, "; it needs to be a function of positions: pass LogTemperature(...)"),
+    (
+        attention,
+        "temperature",
+        pe.LogTemperature,
+        TypeError,
+        "temperature is type <class ... a function of positions",
+        "",
+    ),
+    (good(attention, dropout_rate=0.5), "deterministic", "no", ValueError, FLAG),
     (attention, "heads", 0, ValueError, INT),
     (attention, "dropout_rate", 2.0, ValueError, RATE),
     (good(pnnx.Attention, features=F, heads=N, rngs=nnx.Rngs(0)), "dropout_rate", -0.1, ValueError, RATE),

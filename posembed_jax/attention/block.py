@@ -14,6 +14,7 @@ from posembed_jax.attention.cache import KVCache
 from posembed_jax.contracts import Bias, BoundRotation, ContentBias, Rotation, ValueBias
 from posembed_jax.scheme import Arrays, Scheme
 
+KERNELS = ("query", "key", "value", "out")
 Rotate = BoundRotation | None
 BiasFn = Callable[..., jax.Array] | None
 
@@ -40,6 +41,11 @@ def self_attention(
 ) -> tuple[jax.Array, KVCache | None]:
     """Rotates query and key, appends to the cache when there is one, and attends."""
     batch, length = query.shape[:2]
+    if cache is not None:
+        checks.contract("cache", cache, KVCache, "a KVCache such as KVCache.empty(...)")
+    if temperature is not None and (isinstance(temperature, type) or not callable(temperature)):
+        came = checks.describe(temperature)
+        raise TypeError(f"temperature is {came}; it needs to be a function of positions: pass LogTemperature(...).")
     if segment_ids is not None:
         needs = f"int32 [B, T], that is {[batch, length]}"
         segment_ids = checks.integers("segment_ids", segment_ids, needs)
@@ -129,6 +135,11 @@ def bind(scheme: Scheme | None, arrays: Arrays, length: int | jax.Array | None) 
     if length is not None:
         raise ValueError(f"length is given, but there is no rotation that depends on it, only {scheme}: leave it out.")
     return None if scheme is None else scheme.bind(arrays)
+
+
+def check_settings(scheme: Any) -> None:
+    """Refuses what is not the settings of a scheme, such as its class or a bound one."""
+    checks.contract("scheme", scheme, Scheme, "a scheme such as T5Bias(...)")
 
 
 def check_contract(name: str, scheme: Any) -> None:
