@@ -149,6 +149,23 @@ def number_setting(name: str, value: Any, above: float = 0.0) -> None:
         raise ValueError(f"{name} is {value!r}; it needs to be a finite Python number above {above:g}.")
 
 
+def float_dtype(name: str, value: Any) -> None:
+    try:
+        floating = value is None or jnp.issubdtype(jnp.dtype(value), jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise ValueError(f"{name} is {value!r}; it needs to be a floating dtype such as jnp.bfloat16.")
+
+
+def factor(name: str, value: Any) -> None:
+    """A Python number, or an array of rank 0, which may be traced."""
+    if not isinstance(value, jax.Array | np.ndarray | np.generic):
+        number_setting(name, value)
+    elif value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"{name} is {describe(value)}; it needs to be a Python number or a floating array of rank 0.")
+
+
 def window_sizes(size: Any) -> tuple[int, int]:
     """How far a window goes to the left and to the right, from `(left, right)` or one int for both."""
     left, right = size if isinstance(size, tuple) and len(size) == 2 else (size, size)

@@ -266,6 +266,9 @@ def sample_table(
     checks.floating("coordinates", coordinates, needs)
     checks.rank("coordinates", coordinates, range(1, 9), needs)
     checks.shape("coordinates", coordinates, (*[None] * (coordinates.ndim - 1), len(sizes)), needs)
+    if coordinates.dtype not in (jnp.float32, jnp.float64):
+        came = checks.describe(coordinates)
+        raise TypeError(f"coordinates is {came}; it needs to be {needs}: narrower floats merge neighbours.")
     first = jnp.floor(lax.stop_gradient(coordinates))
     indices = jnp.zeros((*coordinates.shape[:-1], 1), jnp.int32)
     weights = jnp.ones(indices.shape, coordinates.dtype)

@@ -92,6 +92,7 @@ def init(scheme: Scheme, key: jax.Array, dtype: Any = jnp.float32) -> dict[str, 
     (8, 32)
     """
     checks.contract("scheme", scheme, Scheme, "a scheme such as T5Bias(...)")
+    checks.float_dtype("dtype", dtype)
     return {
         name: initializer(jax.random.fold_in(key, index), dtype)
         for index, (name, initializer) in enumerate(scheme.inits().items())

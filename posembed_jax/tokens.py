@@ -50,8 +50,11 @@ def embed(
     checks.shape("table", table, (None, None), "a floating table [V, F]")
     checks.floating("table", table, "a floating table [V, F]")
     ids = checks.integers("ids", ids, "int32 token ids")
+    checks.float_dtype("dtype", dtype)
     x = lookup.rows(table, ids, name="ids", out_of_range=out_of_range, out_sharding=out_sharding)
     if scale is not None:
+        checks.factor("scale", scale)
+        checks.float_dtype("scale_dtype", scale_dtype)
         x = x.astype(scale_dtype) * jnp.asarray(scale, scale_dtype)
     return x.astype(table.dtype if dtype is None else dtype)
 
@@ -128,6 +131,9 @@ def logits(
     needs = f"floating [..., F] with the F of the table, which is {checks.describe(table)}"
     checks.floating("x", x, needs)
     checks.shape("x", x, (*x.shape[:-1], table.shape[1]), needs)
+    checks.float_dtype("dtype", dtype)
+    if scale is not None:
+        checks.factor("scale", scale)
     out = _product(table, x, dtype, precision, out_sharding)
     return out if scale is None else out * jnp.asarray(scale, dtype)
 

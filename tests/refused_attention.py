@@ -407,6 +407,8 @@ ROWS = [
     (good(pe.KVCache.empty, batch=B, heads=K, dim=D), "capacity", 0, ValueError, INT),
     (good(pe.KVCache.empty, capacity=4, heads=K, dim=D), "batch", 2.0, ValueError, INT),
     (APPEND, "keys", QUERY, AssertionError, "[B, T, K, D] as the cache ... float32[2, 4, 2, 8]"),
+    (APPEND, "keys", KEYS[:, :T].astype(jnp.int32), AssertionError, "[B, T, K, D] as the cache, whose keys are"),
+    (APPEND, "values", KEYS[:, :T] > 0, AssertionError, "[B, T, K, D] as the cache, whose keys are"),
     (APPEND, "values", KEYS, AssertionError, "[B, T, K, D] as the cache, whose keys are"),
     (APPEND, "positions", P, AssertionError, "; it needs to be int32 [B, T], that is [2, 3]"),
     (APPEND, "segment_ids", P, AssertionError, "; it needs to be int32 [B, T], that is [2, 3]"),

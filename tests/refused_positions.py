@@ -13,6 +13,7 @@ from refusals import (
     IDS,
     INT,
     KEY,
+    LEARNED,
     MIXED,
     MODES,
     NARROW,
@@ -148,6 +149,33 @@ ROWS = [
     ),
     (good(pe.embed, table=TABLE), "ids", IDS - 1, ValueError, "ids go from -1 to -1 ... pass out_of_range='clip'", ""),
     (good(pe.embed, table=TABLE, ids=IDS), "out_of_range", "nan", ValueError, MODES),
+    *(
+        (function, name, dtype, ValueError, "; it needs to be a floating dtype such as jnp.bfloat16")
+        for function, name, dtype in (
+            (good(pe.embed, table=TABLE, ids=IDS), "dtype", jnp.int32),
+            (good(pe.embed, table=TABLE, ids=IDS, scale=2.0), "scale_dtype", jnp.int32),
+            (good(pe.logits, table=TABLE, x=TABLE), "dtype", "half-ish"),
+            (good(pe.init, scheme=LEARNED, key=KEY), "dtype", jnp.int32),
+            (good(pe.KVCache.empty, batch=1, capacity=2, heads=1, dim=2), "dtype", bool),
+        )
+    ),
+    *(
+        row
+        for function in (good(pe.embed, table=TABLE, ids=IDS), good(pe.logits, table=TABLE, x=TABLE))
+        for row in (
+            (function, "scale", "2", ValueError, POSITIVE),
+            (function, "scale", True, ValueError, POSITIVE),
+            (function, "scale", float("nan"), ValueError, POSITIVE),
+            (
+                function,
+                "scale",
+                jnp.ones((4, 1, 1)),
+                ValueError,
+                "; it needs to be a Python number or a floating array",
+            ),
+            (function, "scale", jnp.int32(2), ValueError, "; it needs to be a Python number or a floating array"),
+        )
+    ),
     (good(pe.logits, x=X), "table", TABLE[0], AssertionError, "; it needs to be a floating table [V, F]"),
     (good(pe.logits, x=X), "table", TABLE > 0, AssertionError, "; it needs to be a floating table [V, F]"),
     (

@@ -139,6 +139,13 @@ ROWS = [
     (SAMPLE, "table", GRID.astype(jnp.int32), AssertionError, "; it needs to be a floating table [*sizes, F]"),
     (SAMPLE, "coordinates", jnp.float32(0.5), AssertionError, "; it needs to be float32 coordinates [..., 2]"),
     (SAMPLE, "coordinates", jnp.zeros((5, 3)), AssertionError, "; it needs to be float32 coordinates [..., 2]"),
+    (
+        SAMPLE,
+        "coordinates",
+        jnp.zeros((5, 2), jnp.bfloat16),
+        TypeError,
+        "; it needs to be float32 ... merge neighbours",
+    ),
     (SAMPLE, "coordinates", jnp.zeros((5, 2), int), AssertionError, "; it needs to be float32 coordinates [..., 2]"),
     (SHAPES, "method", "nearest", ValueError, "; it needs to be one of 'bicubic', 'bilinear'"),
     (SHAPES, "antialias", 1, ValueError, FLAG),

@@ -43,6 +43,7 @@ class KVCache:
         sizes = {"batch": batch, "capacity": capacity, "heads": heads, "dim": dim, "value_dim": value_dim}
         for name, value in sizes.items():
             checks.integer_setting(name, value)
+        checks.float_dtype("dtype", dtype)
         return cls(
             keys=jnp.zeros((batch, capacity, heads, dim), dtype),
             values=jnp.zeros((batch, capacity, heads, value_dim), dtype),
@@ -91,6 +92,8 @@ class KVCache:
         needs = f"[B, T, K, D] as the cache, whose keys are {checks.describe(self.keys)}"
         checks.shape("keys", keys, (batch, None, heads, dim), needs)
         checks.shape("values", values, (*keys.shape[:3], self.values.shape[-1]), needs)
+        checks.floating("keys", keys, needs)
+        checks.floating("values", values, needs)
         needs = f"int32 [B, T], that is {list(keys.shape[:2])}"
         positions = checks.integers("positions", positions, needs)
         segment_ids = checks.integers("segment_ids", segment_ids, needs)
