@@ -541,3 +541,15 @@ def test_biases_of_boxes_tile_by_tile(name):
         keys = pe.positions.grid((5, 6))[:29]
         at = {"query_positions": jnp.zeros((29, 2), jnp.int32), "key_positions": keys}
     compare(bias, at, lengths=lengths, heads=(scheme.heads, 2), causal=True)
+
+
+def test_t5_buckets_of_the_longest_distance_are_found_at_once():
+    """Bucket j of 16 begins at the smallest d with d^16 >= 16^(16 - j) max_distance^j; counting up takes minutes."""
+    last = 2**31 - 1
+    bucket = jax.jit(pe.T5Bias(heads=1, buckets=32, max_distance=last, bidirectional=False).bucket)
+    for j in range(1, 16):
+        bound = 16 ** (16 - j) * last**j
+        d = round(bound ** (1 / 16)) - 2
+        while d**16 < bound:
+            d += 1
+        assert bucket(jnp.array([-d, 1 - d])).tolist() == [16 + j, 15 + j]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 
@@ -23,12 +24,10 @@ def t5_thresholds(buckets: int, max_distance: int) -> list[int]:
     """
     exact = buckets // 2
     spread = buckets - exact
-    thresholds = list(range(1, exact + 1))
-    distance = exact
+    thresholds, every = list(range(1, exact + 1)), range(max_distance + 1)
     for j in range(1, spread):
-        while distance**spread < exact ** (spread - j) * max_distance**j:
-            distance += 1
-        thresholds.append(distance)
+        bound = exact ** (spread - j) * max_distance**j
+        thresholds.append(bisect.bisect_left(every, bound, key=lambda distance: distance**spread))
     return thresholds
 
 
