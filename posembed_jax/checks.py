@@ -174,6 +174,11 @@ def window_sizes(size: Any) -> tuple[int, int]:
     return left, right
 
 
+def are_integers(value: Any) -> bool:
+    """Whether it is a tuple of Python ints."""
+    return isinstance(value, tuple) and all(isinstance(x, int) and not isinstance(x, bool) for x in value)
+
+
 def sizes(name: str, value: Any, minimum: int = 1) -> None:
     if not isinstance(value, tuple) or not value:
         raise ValueError(f"{name} is {value!r}; it needs to be a tuple of sizes, such as (height, width).")

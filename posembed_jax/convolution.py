@@ -66,6 +66,9 @@ def conv_positions(
         )
     checks.integer_setting("stride", stride)
     checks.flag("normalize", normalize)
+    if activation is not None and not callable(activation):
+        came = checks.describe(activation)
+        raise TypeError(f"activation is {came}; it needs to be a function such as jax.nn.gelu, or None.")
     dtype = checks.compute_dtype(x.dtype)
     sizes = kernel.shape[:-2]
     letters = "DHW"[-axes:]

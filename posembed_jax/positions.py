@@ -100,6 +100,8 @@ def from_mask(mask: jax.Array, *, padding_position: int = 0) -> jax.Array:
     checks.boolean("mask", mask, "boolean [..., T]")
     checks.rank("mask", mask, range(1, 9), "boolean [..., T]")
     checks.integer_setting("padding_position", padding_position, minimum=-LAST - 1)
+    if padding_position > LAST:
+        raise ValueError(f"padding_position is {padding_position}; it needs to be an int32, at most {LAST}.")
     mask = jnp.asarray(mask)
     counts = jnp.cumsum(mask, axis=-1, dtype=jnp.int32) - 1
     return jnp.where(mask, counts, jnp.int32(padding_position))
@@ -115,6 +117,8 @@ def cache_overflows(lengths: jax.Array, new: Any, capacity: int) -> jax.Array:
     checks.integer_setting("capacity", capacity)
     lengths = checks.integers("lengths", lengths, "int32 cache lengths, [] or [B]")
     new = checks.integers("new", new, "an int or int32 counts of new tokens")
+    if new.ndim and lengths.ndim:
+        checks.shape("new", new, lengths.shape, f"an int, or int32 counts as lengths, {checks.describe(lengths)}")
     return new > capacity - lengths
 
 
@@ -198,12 +202,7 @@ def randomized(key: jax.Array, length: int, max_length: int) -> jax.Array:
 
     Source: https://arxiv.org/abs/2305.16843.
     """
-    checks.integer_setting("length", length)
-    checks.integer_setting("max_length", max_length)
-    if length > max_length:
-        raise ValueError(
-            f"length is {length}; it needs to be at most max_length, {max_length}: positions do not repeat."
-        )
+    _check_lengths(length, max_length)
     return jnp.sort(jax.random.choice(key, jnp.arange(max_length, dtype=jnp.int32), (length,), replace=False))
 
 
@@ -222,13 +221,8 @@ def pose(key: jax.Array, length: int, max_length: int, *, chunks: int = 2) -> ja
 
     Source: https://arxiv.org/abs/2309.10400, section 3.2.
     """
-    checks.integer_setting("length", length)
+    _check_lengths(length, max_length)
     checks.integer_setting("chunks", chunks)
-    checks.integer_setting("max_length", max_length)
-    if length > max_length:
-        raise ValueError(
-            f"length is {length}; it needs to be at most max_length, {max_length}: positions do not repeat."
-        )
     if chunks > length:
         raise ValueError(f"chunks is {chunks}; it needs to be at most length, {length}: no chunk is empty.")
     cut_key, *skip_keys = jax.random.split(key, chunks)
@@ -239,6 +233,17 @@ def pose(key: jax.Array, length: int, max_length: int, *, chunks: int = 2) -> ja
         skip = jax.random.randint(skip_key, (), skip, max_length - length + 1, jnp.int32)
         positions = jnp.where(index >= cuts[i], index + skip, positions)
     return positions
+
+
+def _check_lengths(length: int, max_length: int) -> None:
+    checks.integer_setting("length", length)
+    checks.integer_setting("max_length", max_length)
+    if max_length > LAST:
+        raise ValueError(f"max_length is {max_length}; it needs to be at most {LAST}: positions are int32.")
+    if length > max_length:
+        raise ValueError(
+            f"length is {length}; it needs to be at most max_length, {max_length}: positions do not repeat."
+        )
 
 
 def zigzag(length: int, shards: int) -> jax.Array:

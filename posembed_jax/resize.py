@@ -206,8 +206,11 @@ def resize_bias_table(
     """
     checks.sizes("old", old)
     checks.sizes("new", new)
+    checks.integer_setting("extra", extra, minimum=0)
     old, new = tuple(2 * size - 1 for size in old), tuple(2 * size - 1 for size in new)
-    checks.rank("table", table, {2}, "a floating table [heads, offsets + extra]")
+    needs = f"a floating table [heads, {math.prod(old)} offsets + {extra} extra]"
+    checks.rank("table", table, {2}, needs)
+    checks.shape("table", table, (None, math.prod(old) + extra), needs)
     return resize_table(table.T, old, new, method=method, after=extra, shrink=shrink).T
 
 

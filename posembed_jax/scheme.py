@@ -41,6 +41,8 @@ def normal(stddev: float, shape: tuple[int, ...]) -> Initializer:
     (3, 4)
     """
     checks.number_setting("stddev", stddev)
+    if not isinstance(shape, tuple):
+        raise ValueError(f"shape is {shape!r}; it needs to be a tuple of sizes.")
     for axis, size in enumerate(shape):
         checks.integer_setting(f"shape[{axis}]", size)
     return Initializer(shape, jax.nn.initializers.normal(stddev))

@@ -505,6 +505,7 @@ ROWS = [
     ),
     (good(pe.init, key=KEY), "scheme", "rope", TypeError, "; it needs to be a scheme such as T5Bias(...)"),
     (good(pe.normal, shape=(2, 3)), "stddev", -1, ValueError, POSITIVE),
+    (good(pe.normal, stddev=1.0), "shape", 3, ValueError, "; it needs to be a tuple of sizes"),
     (good(pe.normal, stddev=1.0), "shape", (0, 3), ValueError, "shape[0] is 0" + INT, ""),
     (attention, "heads", 3, ValueError, "features is 32; it needs to be a multiple of heads, 3, or pass head_dim", ""),
     (attention, "head_dim", 0, ValueError, INT),

@@ -234,6 +234,24 @@ ROWS = [
     (good(positions.grid), "shape", [2, 3], ValueError, "a tuple of sizes, such as (height, width)"),
     (good(positions.grid), "shape", (), ValueError, "a tuple of sizes, such as (height, width)"),
     (good(positions.grid), "shape", (2, 0), ValueError, "shape[1] is 0" + INT, ""),
+    (
+        good(positions.cache_overflows, lengths=P, capacity=4),
+        "new",
+        Q,
+        AssertionError,
+        "int32 counts as lengths, int32[3]",
+    ),
+    (
+        good(positions.from_mask, mask=BOOLS),
+        "padding_position",
+        2**31,
+        ValueError,
+        "; it needs to be an int32, at most",
+    ),
+    *(
+        (function, "max_length", 2**31, ValueError, "; it needs to be at most 2147483647: positions are int32")
+        for function in (POSE, good(positions.randomized, key=KEY, length=T))
+    ),
     (good(positions.randomized, key=KEY, max_length=9), "length", 0, ValueError, INT),
     (good(positions.randomized, key=KEY, length=T), "max_length", 9.0, ValueError, INT),
     (

@@ -176,5 +176,5 @@ class Sinusoidal(Additive):
 
 def check_order(order: tuple[int, ...] | None, axes: int | None) -> None:
     """Refuses what is not a permutation of the axes."""
-    if order is not None and (not isinstance(order, tuple) or sorted(order) != list(range(axes or 0))):
+    if order is not None and (not checks.are_integers(order) or sorted(order) != list(range(axes or 0))):
         raise ValueError(f"order is {order!r}; it needs to be a tuple of each of the {axes or 0} axes once.")

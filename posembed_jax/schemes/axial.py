@@ -63,7 +63,7 @@ class AxialPositions(Additive):
         checks.number_setting("stddev", self.stddev)
         checks.one_of("out_of_range", self.out_of_range, lookup.OUT_OF_RANGE)
         if self.tables is not None and (
-            not isinstance(self.tables, tuple) or set(self.tables) != set(range(len(self.shape)))
+            not checks.are_integers(self.tables) or set(self.tables) != set(range(len(self.shape)))
         ):
             raise ValueError(f"tables is {self.tables!r}; it needs to name each of {len(self.shape)} tables: 0, 1, ...")
         check_order(self.order, self.position_axes)
