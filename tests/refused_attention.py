@@ -79,8 +79,8 @@ def attention(x=X, positions=P, segment_ids=None, cache=None, length=None, deter
     raise from_linen.value
 
 
-def nnx_attention(x, **settings):
-    return pnnx.Attention(N * D, heads=N, rngs=nnx.Rngs(0), **settings)(x, P)
+def nnx_attention(x, deterministic=True, **settings):
+    return pnnx.Attention(N * D, heads=N, rngs=nnx.Rngs(0), **settings)(x, P, deterministic=deterministic)
 
 
 def linen_attention(**settings):
@@ -491,6 +491,7 @@ ROWS = [
         "",
     ),
     (good(attention, dropout_rate=0.5), "deterministic", "no", ValueError, FLAG),
+    (good(nnx_attention, x=X), "deterministic", "no", ValueError, FLAG),
     (attention, "heads", 0, ValueError, INT),
     (attention, "dropout_rate", 2.0, ValueError, RATE),
     (good(pnnx.Attention, features=F, heads=N, rngs=nnx.Rngs(0)), "dropout_rate", -0.1, ValueError, RATE),
