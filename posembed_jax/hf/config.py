@@ -144,7 +144,8 @@ def to_config(positions: Positions) -> dict[str, Any]:
     A rotation may have been given another base or scaling since; what else it is, its model_type says.
 
     Raises:
-        ValueError: positions that transformers has no words for, or that config does not say.
+        ValueError: positions that transformers has no words for, or that config does not say, as what was read with
+            `follow_upstream_bugs` from a file that contradicts itself.
 
     >>> from posembed_jax import hf
     >>> found = hf.from_config({"model_type": "llama", "rope_theta": 500000.0})

@@ -6,20 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from posembed_jax.hf.entries import Entries, entries
-from posembed_jax.hf.expressions import evaluate
 from posembed_jax.hf.found import Positions, Rotations
-from posembed_jax.hf.grids import MEMORY_HEADS, SECTIONS, has_heads, head_width
+from posembed_jax.hf.grids import SECTIONS
+from posembed_jax.hf.heads import head_dim_of, is_what_turns, says_what_turns, with_derived, with_head_dim
 from posembed_jax.hf.keys import FOLLOW, NEEDED, check_file, check_keys, check_original, top_names
 from posembed_jax.hf.layer_types import layer_types_of
 from posembed_jax.hf.layers import by_layer, of_layer
 from posembed_jax.hf.model import Model
-from posembed_jax.hf.own_heads import has_own_heads, own_head
+from posembed_jax.hf.own_heads import has_own_heads
 from posembed_jax.hf.rope_parameters import MSCALES, only_read
 from posembed_jax.hf.rotations import (
-    reads_no_head_dim,
     rotates_values,
     rotation,
-    says_what_turns,
     so_anyway,
     without_parameters,
 )
@@ -36,7 +34,7 @@ def leaf(config: Values, name: str, known: Values, follow: bool) -> Positions:
         given = _with_base_of_attention(given)
     needed = NEEDED | ({"head_dim"} if has_own_heads(known) else set())
     check_file(given, needed & {*known["keys"], *known["config"]})
-    model = _with_derived(_with_head_dim(Model(given, known, known["config"] | given, follow)))
+    model = with_derived(with_head_dim(Model(given, known, known["config"] | given, follow)))
     model = model._replace(layer_types=layer_types_of(model))
     dicts = entries(model) if model.has_dicts else {}
     rotations = _rotations(dicts, model) if model.has_dicts else {"": without_parameters(of_layer("", model))}
@@ -135,53 +133,6 @@ def _all_scaled(model: Model) -> bool:
     return scaled is None or set(scaled) == set(range(model.values["num_hidden_layers"]))
 
 
-def _with_head_dim(model: Model) -> Model:
-    """With the head dim where it follows from other sizes, and which a file may not contradict."""
-    given, values, known, default = model.given, model.values, model.known, model.known["config"]
-    derived = known.get("derived", {}).get("head_dim")
-    computed = "head_dim_is_computed" in known or reads_no_head_dim(model)
-    if not model.follow:  # the rotation alone reads it
-        computed = computed or "attention_computes_head_dim" in known or derived is not None
-    if _is_what_turns(model):
-        turning = {"head_dim": given.get("head_dim", values["qk_rope_head_dim"])}
-        return model._replace(values={**values, **turning})
-    of_part = derived is not None and "sub_configs" in known  # MusicFlamingo's, which a file may say otherwise
-    if "head_dim" in given and (of_part or not computed):
-        return model
-    if not (known["head_dim_follows_hidden_size"] or derived or "head_dim" in given):
-        return model
-    if derived:
-        parts = {name: given.get(name) or {} for name in known.get("sub_configs", ())}
-        width = evaluate(derived, {**values, **parts})
-    elif model.code["axial"] == MEMORY_HEADS:
-        width = head_width(model.code, values, None)
-    elif not has_heads(model.code, values):
-        return model
-    else:
-        whole = head_width(model.code, default, None)  # Zamba 2's heads are twice as wide
-        width = default.get("head_dim", whole) // whole * head_width(model.code, values, None)
-    if not model.follow and given.get("head_dim") not in (None, width):
-        raise ValueError(
-            f"head_dim is {given['head_dim']}, which transformers does not read for this model_type; it needs to be "
-            f"{width}, as {derived[1:] if derived else 'the sizes of its attention and the number of heads'} have it. "
-            f"{FOLLOW}"
-        )
-    return model._replace(values={**values, "head_dim": width}) if "head_dim" in values else model
-
-
-def _with_derived(model: Model) -> Model:
-    """With settings of the softmax scale that follow from sizes, where the file does not say them."""
-    derived = {key: how for key, how in model.known.get("derived", {}).items() if model.given.get(key) is None}
-    found = {key: evaluate(how, model.values) for key, how in derived.items() if key not in ("head_dim", PARTIAL)}
-    return model._replace(values={**model.values, **found})
-
-
-def _is_what_turns(model: Model) -> bool:
-    """Whether head_dim is that of the part of an MLA head that turns."""
-    turning = model.known["config"].get("qk_rope_head_dim")
-    return bool(turning) and model.known["config"].get("head_dim") == turning
-
-
 def _check_width(rotations: Rotations, model: Model) -> None:
     """How many channels turn, where it is said twice; MiniMax M3's class writes another number, which nothing reads."""
     found = [rope.dim for rope in rotations.values() if rope]
@@ -195,9 +146,9 @@ def _check_width(rotations: Rotations, model: Model) -> None:
 
 
 def _rotation(layer: str, entry: dict[str, Any], model: Model) -> RoPE:
-    head_dim, told = _head_dim(layer, model), model.given.get("head_dim")
+    head_dim, told = head_dim_of(layer, model), model.given.get("head_dim")
     same = told in (None, head_dim) or says_what_turns(entry.get(PARTIAL), model)
-    if layer == "" and _is_what_turns(model) and not (model.follow or same):
+    if layer == "" and is_what_turns(model) and not (model.follow or same):
         raise ValueError(
             f"head_dim is {told}, but qk_rope_head_dim is {head_dim}; it needs to be the same: these are the channels "
             "of a head that turn."
@@ -242,18 +193,3 @@ def _check_phimoe(entry: Values) -> None:
             f"rope_parameters is {dict(entry)}; this model type needs rope_type 'default', or 'longrope' with "
             f"{sorted(MSCALES)}."
         )
-
-
-def _head_dim(layer: str, model: Model) -> int | None:
-    """That of a layer type: its own, that of the part of an MLA head that turns, or the model's."""
-    given, kinds = model.given, model.layer_types
-    for index, own in (given.get("per_layer_config") or {}).items():
-        if layer and int(index) < len(kinds) and kinds[int(index)] == layer and "head_dim" in own:
-            return own["head_dim"]
-    if has_own_heads(model.known):
-        return own_head(layer, given, model.values)[0]
-    if layer in model.known.get("layer_head_dims", {}) and "per_layer_config" not in given:
-        return given.get("global_head_dim") or model.known["layer_head_dims"][layer]
-    if layer == "" and _is_what_turns(model):
-        return model.values["qk_rope_head_dim"]
-    return model.values.get("head_dim")

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from posembed_jax.hf.found import Rotations
-from posembed_jax.hf.grids import MEMORY_HEADS, SECTIONS, Grid, grid_of, head_width, heads_of
+from posembed_jax.hf.grids import SECTIONS, Grid, grid_of, head_width, heads_of
+from posembed_jax.hf.heads import reads_no_head_dim, says_what_turns
 from posembed_jax.hf.keys import FOLLOW, pairs_neighbours
 from posembed_jax.hf.model import Model
 from posembed_jax.hf.own_heads import has_own_heads
@@ -140,21 +141,10 @@ def _fraction(entry: dict[str, Any], model: Model) -> float:
     return 1.0
 
 
-def says_what_turns(fraction: float | None, model: Model) -> bool:
-    """Whether head_dim and a partial factor say together what qk_rope_head_dim says, as Ling's files have it."""
-    told, turning = model.given.get("head_dim"), model.values.get("qk_rope_head_dim")
-    return "head_dim_is_computed" in model.known and (told or 0) * (fraction or 0) == turning
-
-
 def rotates_values(model: Model) -> bool:
     """Whether what turns queries and keys turns values as well; RoFormer's file may ask for it."""
     label = model.code["apply"] or ""
     return label.endswith("_and_values") and bool(model.values.get("rotary_value", label == "whole_and_values"))
-
-
-def reads_no_head_dim(model: Model) -> bool:
-    """Whether the head dim of these is hidden_size over the number of heads, whatever a file says."""
-    return model.keeps_no_dict or model.init == "llama4_vision" or model.code["axial"] == MEMORY_HEADS
 
 
 def without_parameters(model: Model) -> RoPE | RoPEMixed | None:
