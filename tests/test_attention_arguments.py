@@ -120,6 +120,7 @@ def test_a_function_of_all_keys_sees_the_mask_and_is_refused_by_tiles():
             pe.attend(*QKV, bias=bound, causal=True, implementation="xla")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [False, True])
 def test_vectors_beside_the_values(dropout):
     scheme, params = Beside(features=D), {"vectors": values(3, D, seed=5)}

@@ -134,6 +134,7 @@ def fire(params, query_positions, key_positions):
     return np.moveaxis(hidden @ p["out_kernel"].T + p["out_bias"], -1, 0)
 
 
+@pytest.mark.slow
 def test_fire():
     """Positions on either side of length, the first ones and the last; keys before and after the query."""
     scheme = pe.FIRE(heads=N, hidden=9, length=40.0)
@@ -255,6 +256,7 @@ def table_of(x):
     return {"table": jnp.asarray(np.asarray(x).T)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name,window", [("swin__w2x4", (2, 4)), ("swin__w3x3", (3, 3)), ("donut-swin__w3", (3, 3))])
 def test_swin_bias_is_transformers(name, window):
     case, at = np.load(CASES / f"bias_window__{name}.npz"), pe.positions.grid(window)
@@ -353,6 +355,7 @@ SWIN_V2 = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window,pretrained", SWIN_V2)
 def test_swin_v2_bias_is_transformers(window, pretrained):
     params = {"hidden_kernel": wave(512, 2).T[None], "hidden_bias": wave(1, 512, seed=1)}
@@ -470,6 +473,7 @@ def test_axis_bias_of_a_bias_of_two_axes():
 # Boxes
 
 
+@pytest.mark.slow
 def test_box_rpb_is_sam3s():
     """Prepended: a query without a box. Keys in another order, and in rows of their own."""
     case = np.load(CASES / "bias_box_relation__sam3__log_rpb.npz")

@@ -199,6 +199,7 @@ def test_is_the_reference(name):
             np.testing.assert_array_equal(x[1], 0.0)
 
 
+@pytest.mark.slow
 @every(lambda row: row.place == "bias" and row.in_layers and not getattr(row.scheme, "sees_mask", False), heavy=True)
 def test_every_bias_is_the_reference(row):
     """With positions that all fit into the tables of the schemes."""
@@ -264,6 +265,7 @@ BIASES = {"distances": T5, "pytree": FIRE, "content": SHAW}
 SETTINGS = {"causal": True, "window": (25, 5)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_packed_padded_and_scattered_rows(name, bias):
@@ -340,6 +342,7 @@ def test_bfloat16_is_as_near_as_that_of_the_reference():
 RATE = 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broadcast", [False, True])
 def test_dropout(broadcast):
     """What is kept is read off a call whose weights are all equal; with that as a mask, the rest is the definition."""

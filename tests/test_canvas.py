@@ -35,6 +35,7 @@ def test_a_row_by_hand():
     assert at[:, 1].tolist() == HEIGHTS and at[:, 2].tolist() == WIDTHS and following == 9
 
 
+@pytest.mark.slow
 def test_a_frame_ends_with_what_is_no_marker():
     tokens = jnp.array([1, PICTURE, 2, 5, 2, TEXT, 5, 1, PICTURE, TEXT])
     at, _ = canvas(tokens, types_of(tokens), image_grids=jnp.array([[2, 2], [2, 2]]))
@@ -42,6 +43,7 @@ def test_a_frame_ends_with_what_is_no_marker():
     assert at[:, 1].tolist() == [0, 0, 1, 0, 0, 2, 3, 3, 4, 6]
 
 
+@pytest.mark.slow
 def test_rows_of_slices_that_are_not_full_are_one_row():
     """Three slices of which the second and the third are apart: no two rows of two."""
     slices = [3, PICTURE, 4, 3, PICTURE, 4, 5, 3, PICTURE, 4]
@@ -75,6 +77,7 @@ def packed():
     return jnp.array(tokens, jnp.int32), jnp.array(ids, jnp.int32)
 
 
+@pytest.mark.slow
 def test_packed_rows_are_separate_rows():
     """Eager, under jit and under vmap; grids of the rows, or of the whole batch."""
     tokens, ids = packed()
@@ -111,6 +114,7 @@ def test_text_alone_and_crops_without_grids_are_text():
     assert at.shape == (2, 0, 3) and following.tolist() == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 15, 31])
 def test_a_first_crop_is_stretched_as_float32_rounds(size):
     """As `linspace` of torch: half of these are ties that the rounding of the step decides (15 over 118 is one)."""

@@ -42,6 +42,7 @@ def test_within_the_error_bound(dtype, jit):
     assert np.max(np.abs(naive - terms.sum(-1))) > 1000 * np.max(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
 def test_alibi_through_a_kernel_without_bias(dtype, tolerance):
     length = 300

@@ -131,6 +131,7 @@ def test_values_of_shaw_tile_by_tile():
 # Transformer-XL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["sin_cos", "cos_sin", "interleaved"])
 @pytest.mark.parametrize("far", [0, 2**30])
 def test_transformer_xl(layout, far):
@@ -177,6 +178,7 @@ def test_log_buckets(buckets, furthest):
             assert bucket == (d if d <= middle else min(middle + n, buckets)), d
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("buckets,span", [(6, 6), (None, 8)])
 def test_deberta(buckets, span):
     """In float64; keys that heads share are those of each."""
@@ -230,6 +232,7 @@ def test_relative_logits():
 # Gates
 
 
+@pytest.mark.slow
 def test_sums_of_gates_of_many_tokens():
     """Right to a unit of the last place of what is summed, and the gradient counts those that come after."""
     gates = -jnp.abs(values(70_000, 1)) - 1e-3
@@ -297,6 +300,7 @@ def test_pope_is_rope_of_prepared_queries_and_keys():
 # All of them, tile by tile
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["decomposed", "relative_logits", "gated", "forgetting"])
 def test_of_content_of_ones_own_tile_by_tile(name):
     """With the gradients of that content as well."""

@@ -31,6 +31,7 @@ HALF = T // 2
 BY_NAME = {row.name: row for row in TABLE}
 
 
+@pytest.mark.slow
 @every_cached
 def test_token_by_token_is_the_full_pass_in_one_trace(row, face):
     """16 steps, positions left to the cache."""

@@ -123,6 +123,7 @@ def results(path):
     return json.loads((path / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_language_model_reports(tiny):
     path, out = tiny
     found = results(path / "whole")

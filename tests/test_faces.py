@@ -293,6 +293,7 @@ class Block(nn.Module):
         return x + attention(x, positions), None
 
 
+@pytest.mark.slow
 def test_linen_scan_and_remat_over_blocks():
     x = values(B, T, F)
     stack = nn.scan(
@@ -317,6 +318,7 @@ def test_linen_scan_and_remat_over_blocks():
     assert_trees_equal(got, want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_nnx_transformations():
     x = values(B, T, F)
     module = pnnx.Attention(F, heads=N, bias=SHARED, rotation=pe.RoPE(dim=2, layout="half"), rngs=nnx.Rngs(0))

@@ -82,6 +82,7 @@ MASKS = {
 }
 
 
+@pytest.mark.slow
 @every_hooked
 def test_a_full_pass_is_attend(row):
     """With no mask, with Flax's default float masks and with boolean ones, in Linen and NNX."""
@@ -96,6 +97,7 @@ def test_a_full_pass_is_attend(row):
     assert np.abs(np.asarray(want[0] - want[1])).max() > 0.01
 
 
+@pytest.mark.slow
 @every_hooked
 def test_cached_decoding_is_the_full_pass(row):
     """`decode=True`: Flax feeds one token at a time and caches keys before they are rotated."""
@@ -139,6 +141,7 @@ PACKED = jnp.array([[1] * 5 + [2] * 8 + [0] * 3, [3] * 16, [2] * 7 + [1] * 9])
 SAME = jnp.logical_and(PACKED[:, None, :, None] == PACKED[:, None, None, :], PACKED[:, None, None, :] != 0)
 
 
+@pytest.mark.slow
 @every_hooked
 def test_linen_packed_positions(row):
     positions, params = pe.positions.from_segment_ids(PACKED), linen_params(row)

@@ -56,6 +56,7 @@ def assert_slopes_are_differences(f, tree, step, tolerance):
     return float(slope)
 
 
+@pytest.mark.slow
 @every(heavy=True)
 def test_gradients_are_finite_differences(row):
     """In float64, with respect to all learned arrays and inputs together.

@@ -182,9 +182,8 @@ def is_so_anyway(key, value, layouts):
 
 def kind_of(known):
     """What decides how a file is read."""
-    flags = {key for key in known if key not in ("config", "keys", "sub_configs", "numbering", "softmax_scale")}
-    labels = (known["modeling"][key] for key in ("init", "default", "axial", "recompose"))
-    return (*sorted(flags), json.dumps(known.get("sources"), sort_keys=True), *labels)
+    labels = (known["modeling"][key] for key in ("init", "axial", "recompose"))
+    return (*labels, "derived" in known, "layer_bases" in known, "labels_of_layers" in known)
 
 
 def each_type():

@@ -91,6 +91,7 @@ def check_rows(parts, rule, arrays, out):
         assert out[1][b] == following
 
 
+@pytest.mark.slow
 @every_rule
 def test_several_images_and_videos_in_padded_rows(rule):
     """Per row and flat, eager, under jit and under vmap: integers, the same everywhere."""
@@ -128,6 +129,7 @@ def test_left_padding_changes_nothing(rule):
         assert after_padding == following
 
 
+@pytest.mark.slow
 @every_rule
 @pytest.mark.parametrize("names", [(1, 2, 3), (9, 2, 5)], ids=["in_order", "any_order"])
 def test_packed_is_separate(rule, names):
@@ -272,6 +274,7 @@ def test_sound_stands_within_its_video():
     assert as_text.shape == out.shape
 
 
+@pytest.mark.slow
 def test_fractional_times():
     out, following = pe.mrope.positions(
         SOUNDING[1:, :5], **{k: x[1:] for k, x in VIDEOS.items()}, **OMNI, fractional=True

@@ -30,6 +30,7 @@ def test_positions_restart_in_each_document(segment_ids):
     np.testing.assert_array_equal(positions[np.array(segment_ids) == 0], 0)
 
 
+@pytest.mark.slow
 @every(of(pe.Additive))
 @pytest.mark.parametrize("segment_ids", PACKED.values(), ids=PACKED)
 def test_packed_absolute_embeddings_are_those_of_the_documents(row, segment_ids):

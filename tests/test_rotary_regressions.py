@@ -34,6 +34,7 @@ def test_axial_offsets_poison_a_cache():
     np.testing.assert_array_equal(before, line.cos_sin(pe.positions.arange(6)))
 
 
+@pytest.mark.slow
 def test_xpos_centre_that_follows_the_slice():
     """rotary-embedding-torch, torchscale: cached keys were divided for another centre than new queries."""
     xpos = pe.XPos(rope=pe.RoPE(dim=8, layout="interleaved"), centre=8).bind({})
@@ -125,6 +126,7 @@ def test_llama3_factors_are_not_of_one_model(factor, original):
     np.testing.assert_allclose(frequencies(scaling, base=500_000.0), want, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_length_of_the_whole_batch():
     """transformers: one long row changed the frequencies of every row, and of keys that were already cached."""
     rope = pe.RoPE(dim=8, layout="half", scaling=pe.DynamicNTK(factor=4.0, original_length=8))

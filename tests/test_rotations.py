@@ -170,6 +170,7 @@ def test_fope_begins_as_the_authors_do(heads, fans):
 # RoPE-Mixed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes,heads", [(1, K), (2, N), (2, None), (3, K)])
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 def test_rope_mixed(layout, axes, heads):

@@ -144,6 +144,7 @@ def test_a_head_of_one_pair():
     assert pe.RoPE(dim=2, layout="half", scaling=pe.NTK(factor=8.0)).frequencies() == (1,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["exact", "float32"])
 @pytest.mark.parametrize("scaling", [DYNAMIC, LONG, LOUD], ids=["dynamic", "longrope", "two amplitudes"])
 def test_a_length_in_the_graph_is_a_length(scaling, phase):
