@@ -277,6 +277,7 @@ def test_published(name):
         ({"model_type": "hyperclovax", "head_dim": 64}, 64, 1 / 8),
         ({"model_type": "hyperclovax", "hidden_size": 1024, "num_attention_heads": 8}, 128, 128**-0.5),
         ({"model_type": "hyperclovax", "head_dim": 64, "attention_multiplier": 0.5}, 64, 0.5),
+        ({"model_type": "hyperclovax", "head_dim": None, "num_attention_heads": 64}, 64, 1 / 8),
         ({"model_type": "step3p5", "head_dim": 64}, 64, 1 / 8),
         ({"model_type": "mistral4", "qk_rope_head_dim": 32}, 32, 96**-0.5 * pe.yarn_mscale(128.0, 1.0) ** 2),
         ({"model_type": "dots3_note_audio_encoder", "num_attention_heads": 16}, 40, 80**-0.5),
@@ -299,6 +300,15 @@ def test_an_empty_dict_is_not_the_default():
     """gpt-oss has YaRN over a base of 150,000; of an empty dict its class makes neither."""
     rope = hf.from_config({"model_type": "gpt_oss", "rope_parameters": {}}).rotation
     assert (rope.base, rope.scaling) == (150_000.0, None)
+
+
+@pytest.mark.parametrize("truncate", [None, False, True])
+def test_a_null_for_truncate_is_false(truncate):
+    """What transformers makes of it; without the key it is True."""
+    scaling = {"rope_type": "yarn", "factor": 4.0, "truncate": truncate}
+    found = hf.from_config({"model_type": "llama", "rope_scaling": scaling})
+    assert found.rotation.scaling.truncate is bool(truncate)
+    assert hf.from_config(hf.to_config(found)) == found
 
 
 @pytest.mark.parametrize("width", [6, 42])

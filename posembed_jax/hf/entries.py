@@ -151,7 +151,7 @@ def _spread(raw: Values, name: str, default: Values, model: Model) -> Entries:
 
 def _complete(layer: str, entry: dict[str, Any], model: Model, form: Form) -> dict[str, Any]:
     """The entry with its type, base and partial factor, from wherever this model keeps them."""
-    entry = {key: value for key, value in entry.items() if value is not None or key == "factor"}
+    entry = {key: value for key, value in entry.items() if value is not None or key in ("factor", "truncate")}
     if model.follow and form.name in model.known.get("older_type_is_lost", ()):
         entry.pop("type", None)
     if LONGROPE_TYPES & {entry.get("rope_type"), entry.get("type")} and "short_factor" in entry:

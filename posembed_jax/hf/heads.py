@@ -55,7 +55,9 @@ def _computed(model: Model) -> int | None:
 def with_derived(model: Model) -> Model:
     """With settings of the softmax scale that follow from sizes, where the file does not say them."""
     derived = {key: how for key, how in model.known.get("derived", {}).items() if model.given.get(key) is None}
-    found = {key: evaluate(how, model.values) for key, how in derived.items() if key not in ("head_dim", PARTIAL)}
+    derived = {key: how for key, how in derived.items() if key not in ("head_dim", PARTIAL)}
+    sizes = {"head_dim": head_width(model.code, model.values, model.values.get("head_dim"))} if derived else {}
+    found = {key: evaluate(how, {**model.values, **sizes}) for key, how in derived.items()}
     return model._replace(values={**model.values, **found})
 
 

@@ -136,7 +136,8 @@ def _yarn(parameters: Mapping[str, Any], longest: int | None) -> Scaling:
     # of the first, transformers reads 0 as not given, and DeepSeek's files have it
     knobs = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
     given = {name: parameters[name] for name in knobs if parameters.get(name)}
-    given |= {name: parameters[name] for name in ("attention_factor", "truncate") if parameters.get(name) is not None}
+    given |= {"attention_factor": told} if (told := parameters.get("attention_factor")) is not None else {}
+    given |= {"truncate": parameters["truncate"] or False} if "truncate" in parameters else {}  # null is False there
     return YaRN(factor=factor_of(parameters, longest), original_length=_original(parameters, longest), **given)
 
 
