@@ -230,7 +230,7 @@ ROWS = [
         {"model_type": "llama", "partial_rotary_factor": 0.5},
         ValueError,
         "partial_rotary_factor is 0.5, which transformers does not read for this model_type where "
-        "rope_parameters has rope_type 'default'",
+        "rope_parameters (or rope_scaling) has rope_type 'default'",
         "",
     ),
     (
@@ -991,7 +991,7 @@ ROWS = [
             "rope_scaling": {"type": "dynamic", "alpha": 4.0, "factor": 1.0, "partial_rotary_factor": 0.5},
         },
         ValueError,
-        "partial_rotary_factor is 0.5, which transformers does not read for this model_type where rope_parameters has",
+        "partial_rotary_factor is 0.5, which transformers does not read for this model_type where rope_parameters (or",
         "",
     ),
     (

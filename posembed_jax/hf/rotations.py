@@ -136,7 +136,8 @@ def _fraction(entry: dict[str, Any], model: Model) -> float:
     if fraction != 1.0 and not (model.follow or says_what_turns(fraction, model)):
         raise ValueError(
             f"partial_rotary_factor is {fraction}, which transformers does not read for this model_type where "
-            f"rope_parameters has rope_type {entry['rope_type']!r}; it needs to be 1.0 or left out. {FOLLOW}"
+            f"rope_parameters (or rope_scaling) has rope_type {entry['rope_type']!r}; it needs to be 1.0 or left out. "
+            f"{FOLLOW}"
         )
     return 1.0
 
