@@ -772,9 +772,9 @@ def derived(config_class):
         if made == [evaluate(f"={expression}", file) for file in wanted]:
             found[key] = f"={expression}"
     try:
-        width = config_class().audio_config.hidden_size
-        if config_class(audio_config={"hidden_size": 96}).head_dim == 96:
-            found["head_dim"] = f"=get(audio_config, 'hidden_size', get(audio_config, 'd_model', {width}))"
+        audio = config_class().audio_config
+        if config_class(audio_config={"hidden_size": 96, "model_type": audio.model_type}).head_dim == 96:
+            found["head_dim"] = f"=get(audio_config, 'hidden_size', get(audio_config, 'd_model', {audio.hidden_size}))"
     except Exception:
         pass
     return found
