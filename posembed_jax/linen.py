@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from posembed_jax import checks, contracts, scheme, tokens
 from posembed_jax.attention import block
 from posembed_jax.attention.cache import KVCache
+from posembed_jax.scheme import check_settings
 
 Axes = Mapping[str, tuple[str | None, ...]]
 
@@ -45,7 +46,7 @@ class Scheme(nn.Module):
     logical_axes: Axes | None = None
 
     def setup(self):
-        block.check_settings(self.scheme)
+        check_settings(self.scheme)
         checks.axis_names("logical_axes", self.logical_axes, self.scheme.inits())
         self.arrays = {
             name: self.param(name, _init(init, self.logical_axes, name), self.param_dtype)

@@ -15,6 +15,7 @@ from flax import nnx
 from posembed_jax import checks, contracts, scheme, tokens
 from posembed_jax.attention import block
 from posembed_jax.attention.cache import KVCache
+from posembed_jax.scheme import check_settings
 
 Axes = Mapping[str, tuple[str | None, ...]]
 DEFAULT_KERNEL_INIT = nnx.initializers.lecun_normal()
@@ -49,7 +50,7 @@ class Scheme(nnx.Module):
         out_sharding: Axes | None = None,
         rngs: nnx.Rngs,
     ):
-        block.check_settings(scheme)
+        check_settings(scheme)
         checks.axis_names("out_sharding", out_sharding, scheme.inits())
         self.scheme = scheme
         for name, init in scheme.inits().items():

@@ -85,6 +85,11 @@ class Scheme(abc.ABC):
         """The callable of this scheme with these learned arrays (`{}` when it learns nothing)."""
 
 
+def check_settings(scheme: Any) -> None:
+    """Refuses what is not the settings of a scheme, such as its class or a bound one."""
+    checks.contract("scheme", scheme, Scheme, "a scheme such as T5Bias(...)")
+
+
 def init(scheme: Scheme, key: jax.Array, dtype: Any = jnp.float32) -> dict[str, jax.Array]:
     """The learned arrays of `scheme`, drawn from `key`: name -> array of `dtype`.
 
@@ -93,7 +98,7 @@ def init(scheme: Scheme, key: jax.Array, dtype: Any = jnp.float32) -> dict[str, 
     >>> params["table"].shape
     (8, 32)
     """
-    checks.contract("scheme", scheme, Scheme, "a scheme such as T5Bias(...)")
+    check_settings(scheme)
     checks.float_dtype("dtype", dtype)
     return {
         name: initializer(jax.random.fold_in(key, index), dtype)

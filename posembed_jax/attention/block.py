@@ -137,11 +137,6 @@ def bind(scheme: Scheme | None, arrays: Arrays, length: int | jax.Array | None) 
     return None if scheme is None else scheme.bind(arrays)
 
 
-def check_settings(scheme: Any) -> None:
-    """Refuses what is not the settings of a scheme, such as its class or a bound one."""
-    checks.contract("scheme", scheme, Scheme, "a scheme such as T5Bias(...)")
-
-
 def check_contract(name: str, scheme: Any) -> None:
     """Refuses settings of a contract that does not act where `name` says."""
     contracts, example = {

@@ -19,7 +19,7 @@ def with_head_dim(model: Model) -> Model:
     if width is None:
         return model
     if not model.follow and given.get("head_dim") not in (None, width):
-        because = model.known.get("derived", {}).get("head_dim", "=the sizes of its attention and the number of heads")
+        because = model.derived.get("head_dim", "=the sizes of its attention and the number of heads")
         raise ValueError(
             f"head_dim is {given['head_dim']}, which transformers does not read for this model_type; it needs to be "
             f"{width}, as {because[1:]} have it. {FOLLOW}"
@@ -29,7 +29,7 @@ def with_head_dim(model: Model) -> Model:
 
 def _is_computed(model: Model) -> bool:
     """Whether the head dim of a file is not the model's: its class, or its attention, makes it of other sizes."""
-    known, derived = model.known, "head_dim" in model.known.get("derived", ())
+    known, derived = model.known, "head_dim" in model.derived
     if derived and "sub_configs" in known:  # MusicFlamingo's, of a part
         return False
     if "head_dim_is_computed" in known or reads_no_head_dim(model):
@@ -40,22 +40,19 @@ def _is_computed(model: Model) -> bool:
 def _computed(model: Model) -> int | None:
     """The head dim that follows from other sizes, where it does."""
     known, values = model.known, model.values
-    if how := known.get("derived", {}).get("head_dim"):
+    if how := model.derived.get("head_dim"):
         parts = {name: model.given.get(name) or {} for name in known.get("sub_configs", ())}
         return evaluate(how, {**values, **parts})
     if not (known["head_dim_follows_hidden_size"] or "head_dim" in model.given) or not has_heads(model.code, values):
         return None
-    width = head_width(model.code, values, None)
-    if model.code["axial"] == MEMORY_HEADS:
-        return width
     whole = head_width(model.code, known["config"], None)  # Zamba 2's heads are twice as wide
-    return known["config"].get("head_dim", whole) // whole * width
+    return known["config"].get("head_dim", whole) // whole * head_width(model.code, values, None)
 
 
 def with_derived(model: Model) -> Model:
     """With settings of the softmax scale that follow from sizes, where the file does not say them."""
-    derived = {key: how for key, how in model.known.get("derived", {}).items() if model.given.get(key) is None}
-    derived = {key: how for key, how in derived.items() if key not in ("head_dim", PARTIAL)}
+    told = {"head_dim", PARTIAL, *(key for key, value in model.given.items() if value is not None)}
+    derived = {key: how for key, how in model.derived.items() if key not in told}
     sizes = {"head_dim": head_width(model.code, model.values, model.values.get("head_dim"))} if derived else {}
     found = {key: evaluate(how, {**model.values, **sizes}) for key, how in derived.items()}
     return model._replace(values={**model.values, **found})

@@ -38,6 +38,11 @@ class Model(NamedTuple):
         return self.code["init"] or ""
 
     @property
+    def derived(self) -> Values:
+        """Settings that the class makes of others where a file does not say them: an expression over these."""
+        return self.known.get("derived", {})
+
+    @property
     def has_dicts(self) -> bool:
         """Whether the base and the scaling are in rotary dicts; else the base, if any, is in another place."""
         keys = {*self.known["keys"], *self.known["config"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from posembed_jax.hf.grids import MEMORY_HEADS, has_heads, head_width
+from posembed_jax.hf.grids import has_heads, head_width
 from posembed_jax.hf.model import Model
 from posembed_jax.hf.own_heads import has_own_heads, own_scale
 from posembed_jax.hf.rope_parameters import ORIGINAL, factor_of
@@ -25,11 +25,9 @@ def softmax_scale(model: Model, dicts: Values) -> float | dict[str, float] | Non
     if has_own_heads(known):
         return {layer: own_scale(layer, model.given, values) for layer in dicts}
     rule = (known["softmax_scale"] or [None])[0]
-    width = values.get("head_dim")
-    if "attention_computes_head_dim" in known or model.code["axial"] == MEMORY_HEADS:
-        width = None
-    if width is None and has_heads(model.code, values):
-        width = head_width(model.code, values, None)
+    width = None if "attention_computes_head_dim" in known else values.get("head_dim")
+    if has_heads(model.code, values):
+        width = head_width(model.code, values, width)
     if rule == "head_dim" and width:
         return width**-0.5
     if rule == "half_head_dim" and width:  # Zamba 2, whose heads see two states side by side

@@ -139,7 +139,7 @@ def _has_a_base_for_windows(layer: str, told: Values, value: Any) -> bool:
 
 def _of_width(model: Model) -> tuple[str, float] | None:
     """The partial factor from a number of channels that turn, and the name of that number."""
-    if how := model.known.get("derived", {}).get(PARTIAL):
+    if how := model.derived.get(PARTIAL):
         return "qk_rope_head_dim", evaluate(how, model.values)
     width = model.given.get("head_dim") or model.known["config"].get("head_dim")
     for name in PARTIAL_WIDTHS:

@@ -18,7 +18,7 @@ import warnings
 import numpy as np
 import pytest
 from test_composites import ALIASES, CANNOT_RUN, KNOWN, differences
-from test_rotary_configs import LEAVES, first_difference, fits, is_read_better, ours, theirs, types_of_layers
+from test_rotary_configs import LEAVES, config_of, first_difference, fits, is_read_better, ours, theirs, types_of_layers
 
 from posembed_jax import hf
 from posembed_jax.hf.keys import top_names
@@ -91,12 +91,6 @@ def random_file(chance, known):
             key, values = chance.choice([*(OTHERS | legacy).items()])
             file[key] = chance.choice(values if chance.random() < 0.9 else WRONG)
     return file | dict([known["switch"]] if "switch" in known else [])
-
-
-def config_of(model_type, file):
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    return CONFIG_MAPPING[model_type](**json.loads(json.dumps(file)))
 
 
 def scales(config, known):

@@ -113,13 +113,16 @@ def with_factors(file, width):
     return file
 
 
-def theirs(model_type, known, file):
-    """{layer type: (frequencies, amplitude)} of transformers' class."""
+def config_of(model_type, file):
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+    return CONFIG_MAPPING[model_type](**json.loads(json.dumps(file)))
+
+
+def theirs(model_type, known, file):
+    """{layer type: (frequencies, amplitude)} of transformers' class."""
     module = importlib.import_module(f"transformers.models.{known['modeling']['module']}")
-    config = CONFIG_MAPPING[model_type](**json.loads(json.dumps(file)))
-    rotary = getattr(module, known["modeling"]["rotary_class"])(config)
+    rotary = getattr(module, known["modeling"]["rotary_class"])(config_of(model_type, file))
     found = {}
     for name, buffer in rotary.named_buffers():
         if name.endswith("inv_freq") and "original" not in name:
